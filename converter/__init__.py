@@ -1,0 +1,1 @@
+"""The converter: ONNX in, a small typed portable graph out."""

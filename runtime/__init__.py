@@ -1,0 +1,1 @@
+"""The runtime: graphs, operators, pre-inference and sessions. It imports none of its siblings."""

@@ -1,0 +1,1 @@
+"""Graphs: types, nodes, validation, inference of values, rewriting."""

@@ -1,0 +1,203 @@
+"""Nodes and graphs: immutable, in topological order."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from mnnpy.runtime.errors import InvalidModelError
+from mnnpy.runtime.graph.op import Op
+from mnnpy.runtime.graph.types import Array, Type, dtype_name
+
+_HASHED_NBYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One application of an operator. ``None`` stands for an absent optional input or output."""
+
+    name: str
+    op: Op
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str | None, ...]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return tuple(name for name in self.inputs if name is not None)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        return tuple(name for name in self.outputs if name is not None)
+
+    def __str__(self) -> str:
+        return f"{self.op.kind} node {self.name!r}"
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A network: nodes in topological order, typed inputs, output names and constants.
+
+    Parameters
+    ----------
+    inputs : name -> type; dimensions may be symbolic.
+    constants : name -> NumPy array, never written to.
+    metadata : free text of the producer, kept in the model file.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: Mapping[str, Type]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    name: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def producers(self) -> Mapping[str, Node]:
+        """Value name -> the node that writes it."""
+        return {name: node for node in self.nodes for name in node.writes}
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[Node, ...]]:
+        """Value name -> the nodes that read it, each once, in order."""
+        readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.reads):
+                readers.setdefault(name, []).append(node)
+        return {name: tuple(nodes) for name, nodes in readers.items()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of structure, types and small constants: what a plan depends on.
+
+        Large constants (weights) count by type only, so that the fingerprint costs milliseconds.
+        """
+        digest = hashlib.sha256()
+        for name, value_type in self.inputs.items():
+            digest.update(f"in {name} {value_type}\n".encode())
+        for name, array in self.constants.items():
+            digest.update(f"const {name} {dtype_name(array.dtype)}{array.shape}\n".encode())
+            if array.nbytes <= _HASHED_NBYTES:
+                text = repr(array.tolist()) if array.dtype == object else None
+                digest.update(text.encode() if text is not None else array.tobytes())
+        for node in self.nodes:
+            digest.update(f"{node.name} {node.op!r} {node.inputs} {node.outputs}\n".encode())
+        digest.update(f"out {self.outputs}".encode())
+        return digest.hexdigest()
+
+    def extract(self, nodes: Sequence[Node], values: Mapping[str, Type]) -> Graph:
+        """Subgraph of ``nodes`` (in this graph's order) whose outputs are read outside of it."""
+        inside = {node.name for node in nodes}
+        written = {name for node in nodes for name in node.writes}
+        reads = dict.fromkeys(name for node in nodes for name in node.reads if name not in written)
+        outputs = tuple(
+            name
+            for node in nodes
+            for name in node.writes
+            if name in self.outputs
+            or any(reader.name not in inside for reader in self.consumers.get(name, ()))
+        )
+        constants = {name: self.constants[name] for name in reads if name in self.constants}
+        inputs = {name: values[name] for name in reads if name not in constants}
+        return Graph(tuple(nodes), inputs, outputs, constants)
+
+    def without_dead_code(self) -> Graph:
+        """Drop nodes and constants that no output depends on."""
+        needed = set(self.outputs)
+        kept: list[Node] = []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.writes):
+                kept.append(node)
+                needed.update(node.reads)
+        constants = {name: array for name, array in self.constants.items() if name in needed}
+        if len(kept) == len(self.nodes) and len(constants) == len(self.constants):
+            return self
+        return replace(self, nodes=tuple(reversed(kept)), constants=constants)
+
+    def validate(self) -> Graph:
+        """Return self; raise ``InvalidModelError`` where a name is unknown or defined twice."""
+        defined = set(self.inputs)
+        for name in self.constants:
+            _define(name, defined, "a constant")
+        for node in self.nodes:
+            for name in node.reads:
+                if name not in defined:
+                    raise InvalidModelError(
+                        f"{node} reads {name!r}, which no input, constant or earlier node provides"
+                    )
+            for name in node.writes:
+                _define(name, defined, str(node))
+        names = [node.name for node in self.nodes]
+        if len(set(names)) != len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise InvalidModelError(f"node names used more than once: {', '.join(twice[:5])}")
+        for name in self.outputs:
+            if name not in defined:
+                raise InvalidModelError(f"graph output {name!r} is written by no node")
+        return self
+
+
+def _define(name: str, defined: set[str], by: str) -> None:
+    if name in defined:
+        raise InvalidModelError(f"value {name!r} is defined twice, the second time by {by}")
+    defined.add(name)
+
+
+def in_topological_order(nodes: Iterable[Node], available: Iterable[str]) -> tuple[Node, ...]:
+    """Sort nodes so that each reads only what stands before it; the given order where it is valid.
+
+    Raises
+    ------
+    InvalidModelError
+        Where nodes wait on each other (a cycle, the nodes named) or read a name nobody writes.
+    """
+    todo = list(nodes)
+    ready_names = set(available)
+    written_by = {name: node for node in todo for name in node.writes}
+    readers: dict[str, list[int]] = {}
+    ordered: list[Node] = []
+    ready: list[int] = []
+    counts: list[int] = []
+    for index, node in enumerate(todo):
+        missing = {name for name in node.reads if name not in ready_names}
+        unknown = sorted(name for name in missing if name not in written_by)
+        if unknown:
+            raise InvalidModelError(
+                f"{node} reads {unknown[0]!r}, which no input, initialiser or node provides"
+            )
+        counts.append(len(missing))
+        for name in missing:
+            readers.setdefault(name, []).append(index)
+        if not missing:
+            ready.append(index)
+    heapq.heapify(ready)
+    while ready:
+        index = heapq.heappop(ready)
+        ordered.append(todo[index])
+        for name in set(todo[index].writes):
+            for reader in readers.get(name, ()):
+                counts[reader] -= 1
+                if counts[reader] == 0:
+                    heapq.heappush(ready, reader)
+    if len(ordered) < len(todo):
+        stuck = [todo[i] for i, count in enumerate(counts) if count > 0]
+        raise InvalidModelError(f"the graph has a cycle through {_cycle(stuck, written_by)}")
+    return tuple(ordered)
+
+
+def _cycle(stuck: Sequence[Node], written_by: Mapping[str, Node]) -> str:
+    names = {node.name for node in stuck}
+    path: list[str] = []
+    node = stuck[0]
+    while node.name not in path:
+        path.append(node.name)
+        node = next(
+            written_by[name]
+            for name in node.reads
+            if name in written_by and written_by[name].name in names
+        )
+    cycle = path[path.index(node.name) :]
+    shown = [repr(name) for name in reversed(cycle[-8:])]
+    return " -> ".join(shown) + (" -> ..." if len(cycle) > 8 else f" -> {shown[0]}")

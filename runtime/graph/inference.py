@@ -1,0 +1,128 @@
+"""Inference of values: every type in a graph and, where inputs allow, contents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mnnpy.runtime.errors import MnnpyError, ShapeError
+from mnnpy.runtime.graph.dims import SymbolicDim, UndecidedError
+from mnnpy.runtime.graph.graph import Graph, Node
+from mnnpy.runtime.graph.types import Array, TensorType, Type, Value
+
+EVALUATED_ELEMENTS = 1024
+"""Contents up to this many elements are evaluated: shape arithmetic and small tables."""
+
+
+def infer_values(
+    graph: Graph,
+    inputs: Mapping[str, Value] | None = None,
+    seed: Mapping[str, Value] | None = None,
+) -> dict[str, Value]:
+    """Type and, where it can be evaluated, content of every value of the graph.
+
+    Parameters
+    ----------
+    inputs : what is known of graph inputs beyond their declared types (concrete shapes, contents).
+    seed : values already inferred, taken as they are.
+
+    Raises
+    ------
+    ShapeError
+        Where inputs break an operator's rule; names the node and its input types.
+    """
+    values: dict[str, Value] = {name: Value(declared) for name, declared in graph.inputs.items()}
+    values.update(inputs or {})
+    for name, array in graph.constants.items():
+        values[name] = Value(TensorType(array.dtype, array.shape), array)
+    for node in graph.nodes:
+        if seed and all(name in seed for name in node.writes):
+            values.update((name, seed[name]) for name in node.writes)
+            continue
+        results = infer_node(node, [None if n is None else values[n] for n in node.inputs])
+        for name, result in zip(node.outputs, results, strict=False):
+            if name is not None:
+                values[name] = _name_unknown_dims(name, result)
+    return values
+
+
+def infer_node(node: Node, inputs: Sequence[Value | None]) -> list[Value]:
+    """Values of one node's outputs. Raises ``ShapeError`` naming the node."""
+    undecided = [Value(None)] * len(node.outputs)
+    if any(value is not None and value.type is None for value in inputs):
+        return undecided
+    try:
+        types = node.op.infer(*inputs)
+        contents = _evaluate(node, inputs, types)
+    except UndecidedError:
+        return undecided
+    except MnnpyError as error:
+        raise ShapeError(f"{node}: {error} (inputs: {_describe(inputs)})") from error
+    except TypeError as error:
+        raise ShapeError(
+            f"{node}: {len(inputs)} inputs do not fit the operator: {error}"
+        ) from error
+    if len(types) < len(node.outputs):
+        raise ShapeError(f"{node}: has {len(node.outputs)} outputs, the operator gives {len(types)}")
+    if contents is None:
+        return [Value(inferred) for inferred in types]
+    return [Value(inferred, known) for inferred, known in zip(types, contents, strict=False)]
+
+
+def _evaluate(
+    node: Node, inputs: Sequence[Value | None], types: Sequence[Type]
+) -> Sequence[Array | None] | None:
+    from_types = node.op.content(inputs)
+    if from_types is not None:
+        return from_types
+    if not node.op.deterministic or not inputs:
+        return None
+    if any(value is not None and value.known is None for value in inputs):
+        return None
+    if not all(isinstance(t, TensorType) and t.static and _small(t) for t in types):
+        return None
+    if all(value is None or value.constant for value in inputs):
+        with np.errstate(all="ignore"):
+            arrays = [None if value is None else value.known for value in inputs]
+            return node.op.reference(np, *arrays)
+    return _evaluate_symbolic(node, inputs, types)
+
+
+def _evaluate_symbolic(
+    node: Node, inputs: Sequence[Value | None], types: Sequence[Type]
+) -> Sequence[Array | None] | None:
+    """Run the reference on object arrays of symbolic dimensions, where its arithmetic allows."""
+    try:
+        results = node.op.reference(np, *(None if v is None else v.known for v in inputs))
+    except (UndecidedError, TypeError, ValueError, AttributeError):
+        return None
+    for result, inferred in zip(results, types, strict=True):
+        dims = np.asarray(result).reshape(-1).tolist()
+        if not isinstance(inferred, TensorType) or np.shape(result) != inferred.shape:
+            return None
+        if not all(isinstance(dim, int | SymbolicDim) for dim in dims):
+            return None
+    return results
+
+
+def _small(tensor: TensorType) -> bool:
+    return tensor.size <= EVALUATED_ELEMENTS
+
+
+def _name_unknown_dims(name: str, value: Value) -> Value:
+    """Give each unknown dimension a symbol of its own, so that two unknowns never look equal."""
+    inferred = value.type
+    if not isinstance(inferred, TensorType) or inferred.static:
+        return value
+    shape = tuple(
+        SymbolicDim.named(f"{name}[{axis}]")
+        if isinstance(dim, SymbolicDim) and any("?" in symbol for symbol, _ in dim.terms)
+        else dim
+        for axis, dim in enumerate(inferred.shape)
+    )
+    return Value(TensorType(inferred.dtype, shape), value.known)
+
+
+def _describe(inputs: Sequence[Value | None]) -> str:
+    return ", ".join("-" if value is None else str(value.type) for value in inputs)

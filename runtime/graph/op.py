@@ -1,0 +1,56 @@
+"""The base of every operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mnnpy.runtime.graph.types import Array, ArrayModule, Type, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """An operator: a frozen dataclass whose fields are its attributes.
+
+    Fields hold int, float, str, bool, None, tuples of these, operators or graphs, so that the
+    model file can hold them; element types are fields of their name (``"float32"``).
+
+    Subclasses give ``infer`` and ``reference`` with one positional parameter per input; an absent
+    optional input arrives as ``None``. ``infer`` sees :class:`Value`; ``reference`` is textbook
+    array code on the caller's array module, and returns one array per output.
+    """
+
+    domain: ClassVar[str] = ""
+    deterministic: ClassVar[bool] = True
+    """False where two runs on the same inputs may differ (random operators)."""
+
+    view: ClassVar[bool] = False
+    """True where output 0 is input 0 under another shape, so that both share memory."""
+
+    shape_inputs: ClassVar[tuple[int, ...]] = ()
+    """Positions of inputs whose content, not only whose type, decides the output types."""
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    @property
+    def kind(self) -> str:
+        """The operator's name, ONNX spelling, with its domain where that is not ONNX's own."""
+        return f"{self.domain}.{type(self).__name__}" if self.domain else type(self).__name__
+
+    def infer(self, *inputs: Any, **_: Any) -> tuple[Type, ...]:
+        """Output types. Raises ``ShapeError`` where the inputs break the operator's rule."""
+        raise NotImplementedError(self.kind)
+
+    def reference(self, xp: ArrayModule, *inputs: Any, **_: Any) -> tuple[Array, ...]:
+        """Compute the outputs with the array module ``xp``, to be read rather than to be fast."""
+        raise NotImplementedError(self.kind)
+
+    def content(self, inputs: Sequence[Value | None]) -> tuple[Array, ...] | None:
+        """Outputs that follow from the inputs' *types* alone (``Shape``, ``Size``), else None."""
+        return None
+
+    def macs(self, inputs: Sequence[Value | None], outputs: Sequence[Type]) -> int:
+        """Multiply-adds of the textbook algorithm; 0 where bytes dominate."""
+        return 0
