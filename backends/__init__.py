@@ -1,1 +1,1 @@
-"""."""
+"""Backends: one folder per device; they never import each other."""

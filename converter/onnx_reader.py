@@ -8,25 +8,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from mnnpy.converter.importers import find_importer
 from mnnpy.converter.importers.base import Imported, OnnxNode
+from mnnpy.converter.onnx_tensors import constant_array, sparse_array, tensor_array
+from mnnpy.converter.onnx_types import read_type
 from mnnpy.runtime.errors import InvalidModelError, MnnpyError, UnsupportedOperatorError
-from mnnpy.runtime.graph.dims import SymbolicDim
 from mnnpy.runtime.graph.graph import Graph, Node, in_topological_order
-from mnnpy.runtime.graph.types import (
-    DTYPES,
-    STRING,
-    Array,
-    DType,
-    OptionalType,
-    SequenceType,
-    TensorType,
-    Type,
-)
+from mnnpy.runtime.graph.types import Array
 
 _ONNX_DOMAINS = ("", "ai.onnx")
 
@@ -140,90 +130,6 @@ class _Reader:
             return read_type(proto.tp)
         value = onnx.helper.get_attribute_value(proto)
         return tuple(value) if isinstance(value, list) or hasattr(value, "append") else value
-
-
-def read_type(proto: onnx.TypeProto) -> Type:
-    """ONNX's type as ours; unnamed dimensions get a symbol."""
-    kind = proto.WhichOneof("value")
-    if kind == "sequence_type":
-        return SequenceType(read_type(proto.sequence_type.elem_type))
-    if kind == "optional_type":
-        return OptionalType(read_type(proto.optional_type.elem_type))
-    if kind != "tensor_type":
-        raise InvalidModelError(f"values of type {kind or 'nothing'} are not supported")
-    tensor = proto.tensor_type
-    dims: list[int | SymbolicDim] = []
-    for axis, dim in enumerate(tensor.shape.dim):
-        if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0:
-            dims.append(dim.dim_value)
-        else:
-            dims.append(SymbolicDim.named(dim.dim_param or f"d{axis}"))
-    return TensorType(dtype_of(tensor.elem_type), tuple(dims))
-
-
-def dtype_of(elem_type: int) -> DType:
-    """NumPy dtype of an ONNX element type. Raises ``InvalidModelError`` on unknown numbers."""
-    try:
-        name = onnx.TensorProto.DataType.Name(elem_type).lower()
-    except ValueError:
-        raise InvalidModelError(f"element type {elem_type} does not exist in ONNX") from None
-    name = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn"}.get(
-        name, name
-    )
-    renamed = {
-        "float8e4m3fnuz": "float8_e4m3fnuz",
-        "float8e5m2": "float8_e5m2",
-        "float8e5m2fnuz": "float8_e5m2fnuz",
-        "float8e8m0": "float8_e8m0fnu",
-        "float4e2m1": "float4_e2m1fn",
-    }
-    dtype = DTYPES.get(renamed.get(name, name))
-    if dtype is None:
-        raise InvalidModelError(f"element type {name} is not supported")
-    return dtype
-
-
-def tensor_array(proto: onnx.TensorProto) -> Array:
-    """Content of an ONNX tensor as a read-only NumPy array; strings as ``str`` objects."""
-    try:
-        array = numpy_helper.to_array(proto)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise InvalidModelError(f"tensor {proto.name!r} cannot be read: {error}") from error
-    if array.dtype.kind in "OSU":
-        flat = [s.decode() if isinstance(s, bytes) else str(s) for s in array.reshape(-1)]
-        strings = np.empty(len(flat), dtype=STRING)
-        strings[:] = flat
-        return strings.reshape(array.shape)
-    array = np.asarray(array)
-    array.flags.writeable = False
-    return array
-
-
-def sparse_array(proto: onnx.SparseTensorProto) -> Array:
-    """A sparse tensor as a dense array."""
-    values, indices = tensor_array(proto.values), tensor_array(proto.indices)
-    dense = np.zeros(tuple(proto.dims), dtype=values.dtype)
-    if indices.ndim == 1:
-        dense.reshape(-1)[indices] = values
-    else:
-        dense[tuple(indices.T)] = values
-    return dense
-
-
-def constant_array(proto: onnx.NodeProto) -> Array:
-    """Content of a Constant node, whichever attribute holds it."""
-    (attribute,) = proto.attribute
-    if attribute.name == "value":
-        return tensor_array(attribute.t)
-    if attribute.name == "sparse_value":
-        return sparse_array(attribute.sparse_tensor)
-    value = onnx.helper.get_attribute_value(attribute)
-    if attribute.name == "value_string":
-        return np.array(value.decode(), dtype=STRING)
-    if attribute.name == "value_strings":
-        return np.array([s.decode() for s in value], dtype=STRING)
-    dtype = np.float32 if attribute.name in ("value_float", "value_floats") else np.int64
-    return np.array(value, dtype=dtype)
 
 
 def _names(names: Iterable[str]) -> tuple[str | None, ...]:

@@ -1,1 +1,1 @@
-"""."""
+"""The NumPy backend: BLAS and NumPy, always there, covers every operator."""

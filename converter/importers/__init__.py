@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
-from mnnpy.converter.importers import core, elementwise
+from mnnpy.converter.importers import (
+    attention,
+    core,
+    elementwise,
+    generation,
+    indexing,
+    normalization,
+    pooling,
+    quantization,
+    recurrent,
+    reduction,
+    resize,
+    signal,
+    training,
+)
 from mnnpy.converter.importers.base import Importer, Row
 
-_FAMILIES = (core, elementwise)
+_FAMILIES = (
+    attention,
+    core,
+    elementwise,
+    generation,
+    indexing,
+    normalization,
+    pooling,
+    quantization,
+    recurrent,
+    reduction,
+    resize,
+    signal,
+    training,
+)
 
 
 def _table() -> dict[tuple[str, str], list[Row]]:

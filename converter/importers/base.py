@@ -114,7 +114,7 @@ def build(
     return op_type(**{**values, **given})
 
 
-def with_inputs(node: OnnxNode, op: Op, *inputs: str | None | Array) -> Imported:
+def with_inputs(node: OnnxNode, op: Op, *inputs: str | Array | None) -> Imported:
     """One node whose inputs differ from the ONNX node's; arrays become constants."""
     names: list[str | None] = []
     constants: dict[str, Array] = {}

@@ -52,9 +52,7 @@ class SymbolicDim:
         if not isinstance(other, SymbolicDim):
             divisor = int(other)
             if divisor and not any(part % divisor for part in (*self._factors(), self.constant)):
-                return _simplify(
-                    {s: f // divisor for s, f in self.terms}, self.constant // divisor
-                )
+                return _simplify({s: f // divisor for s, f in self.terms}, self.constant // divisor)
         return SymbolicDim.named(f"floor(({self})/({other}))")
 
     def __rfloordiv__(self, other: int) -> Dim:
@@ -108,6 +106,20 @@ def is_static(shape: Iterable[Dim]) -> bool:
 def differ(a: Dim, b: Dim) -> bool:
     """Whether two dimensions are known to be different."""
     return isinstance(a, int) and isinstance(b, int) and a != b
+
+
+def same(a: Dim, b: Dim) -> bool:
+    """Whether two dimensions are equal. Raises ``UndecidedError`` where the symbols' values decide.
+
+    Symbols stand for sizes, which are never negative.
+    """
+    difference = a - b
+    if isinstance(difference, SymbolicDim):
+        parts = (difference.constant, *(factor for _, factor in difference.terms))
+        if difference.constant and (min(parts) >= 0 or max(parts) <= 0):
+            return False
+        raise UndecidedError(f"{a} == {b}")
+    return difference == 0
 
 
 def _simplify(factors: dict[str, int], constant: int) -> Dim:

@@ -36,7 +36,7 @@ class Node:
         return f"{self.op.kind} node {self.name!r}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Graph:
     """A network: nodes in topological order, typed inputs, output names and constants.
 
@@ -53,6 +53,9 @@ class Graph:
     constants: Mapping[str, Array] = field(default_factory=dict)
     name: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Graph({self.name!r}, {len(self.nodes)} nodes, {self.fingerprint[:16]})"
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:
@@ -88,7 +91,10 @@ class Graph:
         return digest.hexdigest()
 
     def extract(self, nodes: Sequence[Node], values: Mapping[str, Type]) -> Graph:
-        """Subgraph of ``nodes`` (in this graph's order) whose outputs are read outside of it."""
+        """Subgraph of ``nodes`` (in this graph's order) with everything they read as its inputs.
+
+        Its outputs are what other nodes or the graph's outputs need.
+        """
         inside = {node.name for node in nodes}
         written = {name for node in nodes for name in node.writes}
         reads = dict.fromkeys(name for node in nodes for name in node.reads if name not in written)
@@ -99,9 +105,7 @@ class Graph:
             if name in self.outputs
             or any(reader.name not in inside for reader in self.consumers.get(name, ()))
         )
-        constants = {name: self.constants[name] for name in reads if name in self.constants}
-        inputs = {name: values[name] for name in reads if name not in constants}
-        return Graph(tuple(nodes), inputs, outputs, constants)
+        return Graph(tuple(nodes), {name: values[name] for name in reads}, outputs)
 
     def without_dead_code(self) -> Graph:
         """Drop nodes and constants that no output depends on."""

@@ -9,7 +9,7 @@ import numpy as np
 from mnnpy.runtime.errors import MnnpyError, ShapeError
 from mnnpy.runtime.graph.dims import SymbolicDim, UndecidedError
 from mnnpy.runtime.graph.graph import Graph, Node
-from mnnpy.runtime.graph.types import Array, TensorType, Type, Value
+from mnnpy.runtime.graph.types import Array, TensorType, Type, UnknownType, Value
 
 EVALUATED_ELEMENTS = 1024
 """Contents up to this many elements are evaluated: shape arithmetic and small tables."""
@@ -32,8 +32,8 @@ def infer_values(
     ShapeError
         Where inputs break an operator's rule; names the node and its input types.
     """
-    values: dict[str, Value] = {name: Value(declared) for name, declared in graph.inputs.items()}
-    values.update(inputs or {})
+    values = {name: _value(declared) for name, declared in graph.inputs.items()}
+    values.update((name, _name_unknown_dims(name, value)) for name, value in (inputs or {}).items())
     for name, array in graph.constants.items():
         values[name] = Value(TensorType(array.dtype, array.shape), array)
     for node in graph.nodes:
@@ -66,8 +66,12 @@ def infer_node(node: Node, inputs: Sequence[Value | None]) -> list[Value]:
     if len(types) < len(node.outputs):
         raise ShapeError(f"{node}: has {len(node.outputs)} outputs, the operator gives {len(types)}")
     if contents is None:
-        return [Value(inferred) for inferred in types]
-    return [Value(inferred, known) for inferred, known in zip(types, contents, strict=False)]
+        return [_value(inferred) for inferred in types]
+    return [_value(inferred, known) for inferred, known in zip(types, contents, strict=False)]
+
+
+def _value(inferred: Type, known: Array | None = None) -> Value:
+    return Value(None if isinstance(inferred, UnknownType) else inferred, known)
 
 
 def _evaluate(
@@ -97,13 +101,16 @@ def _evaluate_symbolic(
         results = node.op.reference(np, *(None if v is None else v.known for v in inputs))
     except (UndecidedError, TypeError, ValueError, AttributeError):
         return None
+    contents = []
     for result, inferred in zip(results, types, strict=True):
         dims = np.asarray(result).reshape(-1).tolist()
         if not isinstance(inferred, TensorType) or np.shape(result) != inferred.shape:
             return None
         if not all(isinstance(dim, int | SymbolicDim) for dim in dims):
             return None
-    return results
+        numbers = all(isinstance(dim, int) for dim in dims)
+        contents.append(np.asarray(result, dtype=inferred.dtype if numbers else object))
+    return contents
 
 
 def _small(tensor: TensorType) -> bool:

@@ -47,6 +47,12 @@ class Op:
         """Compute the outputs with the array module ``xp``, to be read rather than to be fast."""
         raise NotImplementedError(self.kind)
 
+    def view_offsets(
+        self, inputs: Sequence[Value | None], outputs: Sequence[Type]
+    ) -> tuple[int, ...] | None:
+        """Where the outputs lie, in elements, within row-major input 0; None where they do not."""
+        return (0,) if self.view else None
+
     def content(self, inputs: Sequence[Value | None]) -> tuple[Array, ...] | None:
         """Outputs that follow from the inputs' *types* alone (``Shape``, ``Size``), else None."""
         return None

@@ -96,7 +96,27 @@ class OptionalType:
         return f"optional({self.element or '?'})"
 
 
-Type: TypeAlias = TensorType | SequenceType | OptionalType
+@dataclass(frozen=True, slots=True)
+class UnknownType:
+    """Where no type can be said: inputs of a subgraph, which what surrounds it decides, and
+    results that only the data decides. Inference turns it into a :class:`Value` without type.
+    """
+
+    def __str__(self) -> str:
+        return "?"
+
+
+Type: TypeAlias = TensorType | SequenceType | OptionalType | UnknownType
+
+
+def type_of(content: Any) -> Type:
+    """Type of what a value holds at run time: an array, a list (sequence) or None (optional)."""
+    if content is None:
+        return OptionalType(None)
+    if isinstance(content, list):
+        elements = {type_of(element) for element in content}
+        return SequenceType(elements.pop() if len(elements) == 1 else None)
+    return TensorType(np.dtype(content.dtype), tuple(content.shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

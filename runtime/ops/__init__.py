@@ -3,9 +3,65 @@
 from __future__ import annotations
 
 from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.ops import activation, convolution, elementwise, matmul, shaping
+from mnnpy.runtime.ops import (
+    activation,
+    attention,
+    blocks,
+    casting,
+    convolution,
+    dropout,
+    einsum,
+    elementwise,
+    generation,
+    indexing,
+    linear_attention,
+    logic,
+    loss,
+    matmul,
+    normalization,
+    pooling,
+    quantization,
+    quantized_products,
+    recurrent,
+    reduction,
+    resize,
+    roi,
+    selection,
+    shaping,
+    signal,
+    slicing,
+    training,
+)
 
-_FAMILIES = (activation, convolution, elementwise, matmul, shaping)
+_FAMILIES = (
+    activation,
+    attention,
+    blocks,
+    casting,
+    convolution,
+    dropout,
+    einsum,
+    elementwise,
+    generation,
+    indexing,
+    linear_attention,
+    logic,
+    loss,
+    matmul,
+    normalization,
+    pooling,
+    quantization,
+    quantized_products,
+    recurrent,
+    reduction,
+    resize,
+    roi,
+    selection,
+    shaping,
+    signal,
+    slicing,
+    training,
+)
 
 OPERATORS: dict[str, type[Op]] = {
     f"{op.domain}.{op.__name__}" if op.domain else op.__name__: op

@@ -12,6 +12,7 @@ from mnnpy.runtime.graph.dims import differ
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array, ArrayModule, TensorType, Type, Value
 from mnnpy.runtime.ops.elementwise import require_same_dtype
+from mnnpy.runtime.ops.numeric import widen
 from mnnpy.runtime.ops.shape_math import Window, slide_window, transposed_output
 
 
@@ -55,6 +56,7 @@ class Conv(Op):
     def reference(
         self, xp: ArrayModule, x: Array, w: Array, b: Array | None = None
     ) -> tuple[Array, ...]:
+        dtype, x, w = x.dtype, widen(x), widen(w)
         window = slide_window(
             x.shape[2:], w.shape[2:], self.strides, self.pads, self.dilations, self.auto_pad
         )
@@ -69,7 +71,9 @@ class Conv(Op):
             rows = w[(..., *tap)].reshape(1, self.group, k // self.group, -1)
             y += xp.matmul(rows, columns)
         y = y.reshape(n, k, *window.output)
-        return (y if b is None else y + b.reshape(-1, *(1,) * len(window.output)),)
+        if b is not None:
+            y = y + b.reshape(-1, *(1,) * len(window.output))
+        return (y.astype(dtype, copy=False),)
 
     def macs(self, inputs: Sequence[Value | None], outputs: Sequence[Type]) -> int:
         w, y = inputs[1], outputs[0]
@@ -127,6 +131,7 @@ class ConvTranspose(Op):
     def reference(
         self, xp: ArrayModule, x: Array, w: Array, b: Array | None = None
     ) -> tuple[Array, ...]:
+        dtype, x, w = x.dtype, widen(x), widen(w)
         window = self.window(x.shape[2:], w.shape[2:])
         n, k = x.shape[0], w.shape[1] * self.group
         size = prod(x.shape[2:])
@@ -154,7 +159,9 @@ class ConvTranspose(Op):
             for lo, o in zip(window.begin, window.output, strict=True)
         )
         y = y[(..., *crop)]
-        return (y if b is None else y + b.reshape(-1, *(1,) * len(crop)),)
+        if b is not None:
+            y = y + b.reshape(-1, *(1,) * len(crop))
+        return (y.astype(dtype, copy=False),)
 
     def macs(self, inputs: Sequence[Value | None], outputs: Sequence[Type]) -> int:
         x, w = inputs[0], inputs[1]

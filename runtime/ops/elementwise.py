@@ -1,15 +1,16 @@
-"""Elementwise arithmetic, comparison and logic, with NumPy's broadcasting."""
+"""Elementwise arithmetic with NumPy's broadcasting, and the bases of elementwise operators."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from mnnpy.runtime.errors import ShapeError
+from mnnpy.runtime.graph.dims import Shape
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import (
-    BOOL,
     Array,
     ArrayModule,
     DType,
@@ -18,7 +19,8 @@ from mnnpy.runtime.graph.types import (
     Value,
     dtype_name,
 )
-from mnnpy.runtime.ops.shape_math import broadcast_shapes
+from mnnpy.runtime.ops.numeric import erf, widen
+from mnnpy.runtime.ops.shape_math import broadcast_shapes, normalize_axis
 
 
 class Elementwise(Op):
@@ -44,15 +46,6 @@ class Unary(Elementwise):
         return (getattr(xp, self.ufunc)(x),)
 
 
-class Predicate(Unary):
-    """One input, bool out."""
-
-    __slots__ = ()
-
-    def infer(self, x: Value) -> tuple[Type, ...]:
-        return (TensorType(BOOL, x.shape),)
-
-
 class Binary(Elementwise):
     """Two inputs of one dtype, broadcast; same dtype out."""
 
@@ -69,15 +62,6 @@ class Binary(Elementwise):
         if self.ufunc is None:
             raise NotImplementedError(self.kind)
         return (getattr(xp, self.ufunc)(a, b),)
-
-
-class Comparison(Binary):
-    """Two inputs of one dtype, broadcast; bool out."""
-
-    __slots__ = ()
-
-    def result_dtype(self, dtype: DType) -> DType:
-        return BOOL
 
 
 def require_same_dtype(*values: Value) -> None:
@@ -176,6 +160,70 @@ class Sign(Unary):
     ufunc = "sign"
 
 
+class Erf(Unary):
+    """The error function."""
+
+    __slots__ = ()
+
+    def reference(self, xp: ArrayModule, x: Array) -> tuple[Array, ...]:
+        return (erf(xp, x).astype(x.dtype),)
+
+
+class Sin(Unary):
+    __slots__ = ()
+    ufunc = "sin"
+
+
+class Cos(Unary):
+    __slots__ = ()
+    ufunc = "cos"
+
+
+class Tan(Unary):
+    __slots__ = ()
+    ufunc = "tan"
+
+
+class Asin(Unary):
+    __slots__ = ()
+    ufunc = "arcsin"
+
+
+class Acos(Unary):
+    __slots__ = ()
+    ufunc = "arccos"
+
+
+class Atan(Unary):
+    __slots__ = ()
+    ufunc = "arctan"
+
+
+class Sinh(Unary):
+    __slots__ = ()
+    ufunc = "sinh"
+
+
+class Cosh(Unary):
+    __slots__ = ()
+    ufunc = "cosh"
+
+
+class Asinh(Unary):
+    __slots__ = ()
+    ufunc = "arcsinh"
+
+
+class Acosh(Unary):
+    __slots__ = ()
+    ufunc = "arccosh"
+
+
+class Atanh(Unary):
+    __slots__ = ()
+    ufunc = "arctanh"
+
+
 class Add(Binary):
     __slots__ = ()
     ufunc = "add"
@@ -205,35 +253,106 @@ class Div(Binary):
         return (quotient.astype(a.dtype),)
 
 
-class Equal(Comparison):
+class Pow(Elementwise):
+    """Powers of the first input, in its type, whatever the exponents' type (Pow-15)."""
+
     __slots__ = ()
-    ufunc = "equal"
+
+    def infer(self, x: Value, exponent: Value) -> tuple[Type, ...]:
+        return (TensorType(x.dtype, broadcast_shapes(x.shape, exponent.shape)),)
+
+    def reference(self, xp: ArrayModule, x: Array, exponent: Array) -> tuple[Array, ...]:
+        integers = [array.dtype.kind in "iu" for array in (x, exponent)]
+        if all(integers):
+            return (_integer_power(xp, x, exponent),)
+        short = not any(integers) and max(x.dtype.itemsize, exponent.dtype.itemsize) < 8
+        dtype = np.float32 if short else np.float64
+        return (xp.power(x.astype(dtype), exponent.astype(dtype)).astype(x.dtype),)
+
+
+def _integer_power(xp: ArrayModule, x: Array, exponent: Array) -> Array:
+    power = xp.power(x, xp.maximum(exponent, 0).astype(x.dtype))
+    if exponent.dtype.kind == "i" and bool((exponent < 0).any()):
+        inverse = xp.power(x.astype(np.float64), exponent)
+        power = xp.where(exponent < 0, inverse, power)
+    return power.astype(x.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Mod(Binary):
+    """Remainder with the divisor's sign, or with ``fmod`` the dividend's (Mod-28)."""
+
+    fmod: int = 0
 
     def reference(self, xp: ArrayModule, a: Array, b: Array) -> tuple[Array, ...]:
-        return ((a == b).astype(np.bool_),)
+        return (xp.fmod(a, b) if self.fmod else xp.remainder(a, b),)
 
 
-class Greater(Comparison):
+class Max(Variadic):
+    """Largest of the inputs; NaN where one is NaN."""
+
     __slots__ = ()
-    ufunc = "greater"
+    ufunc = "maximum"
 
 
-class GreaterOrEqual(Comparison):
+class Min(Variadic):
+    """Smallest of the inputs; NaN where one is NaN."""
+
     __slots__ = ()
-    ufunc = "greater_equal"
+    ufunc = "minimum"
 
 
-class Less(Comparison):
+class Sum(Variadic):
     __slots__ = ()
-    ufunc = "less"
+    ufunc = "add"
 
 
-class LessOrEqual(Comparison):
+class Mean(Variadic):
+    """Sum of the inputs divided by their number."""
+
     __slots__ = ()
-    ufunc = "less_equal"
+
+    def reference(self, xp: ArrayModule, *xs: Array) -> tuple[Array, ...]:
+        total = sum(map(widen, xs[1:]), start=widen(xs[0]))
+        return ((total / len(xs)).astype(xs[0].dtype),)
+
+
+class Where(Elementwise):
+    """The second input where the first is true, else the third (Where-16)."""
+
+    __slots__ = ()
+
+    def infer(self, condition: Value, x: Value, y: Value) -> tuple[Type, ...]:
+        require_same_dtype(x, y)
+        return (TensorType(x.dtype, broadcast_shapes(condition.shape, x.shape, y.shape)),)
+
+    def reference(self, xp: ArrayModule, condition: Array, x: Array, y: Array) -> tuple[Array, ...]:
+        return (xp.where(condition, x, y),)
+
+
+@dataclass(frozen=True, slots=True)
+class AlignAxes(Op):
+    """View of ``x`` that broadcasts to ``like`` with its first axis at ``axis``.
+
+    How ONNX broadcast before opset 7: trailing axes of size one are added.
+    """
+
+    axis: int
+    domain: ClassVar[str] = "mnnpy"
+    view: ClassVar[bool] = True
+
+    def infer(self, x: Value, like: Value) -> tuple[Type, ...]:
+        return (TensorType(x.dtype, self._shape(x.shape, like.rank)),)
+
+    def reference(self, xp: ArrayModule, x: Array, like: Array) -> tuple[Array, ...]:
+        return (x.reshape(self._shape(x.shape, like.ndim)),)
+
+    def _shape(self, shape: Shape, rank: int) -> Shape:
+        return shape + (1,) * (rank - normalize_axis(self.axis, rank) - len(shape))
 
 
 OPERATORS: tuple[type[Op], ...] = (
-    *(Identity, Abs, Neg, Exp, Log, Sqrt, Reciprocal, Floor, Ceil, Round, Sign),
-    *(Add, Sub, Mul, Div, Equal, Greater, GreaterOrEqual, Less, LessOrEqual),
+    *(Identity, Abs, Neg, Exp, Log, Sqrt, Reciprocal, Floor, Ceil, Round, Sign, Erf),
+    *(Sin, Cos, Tan, Asin, Acos, Atan, Sinh, Cosh, Asinh, Acosh, Atanh),
+    *(Add, Sub, Mul, Div, Pow, Mod, Max, Min, Sum, Mean, Where, AlignAxes),
 )

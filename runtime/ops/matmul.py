@@ -10,6 +10,7 @@ from mnnpy.runtime.graph.dims import differ
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array, ArrayModule, TensorType, Type, Value
 from mnnpy.runtime.ops.elementwise import require_same_dtype
+from mnnpy.runtime.ops.numeric import widen
 from mnnpy.runtime.ops.shape_math import matmul_shape
 
 
@@ -26,7 +27,7 @@ class MatMul(Op):
         return (TensorType(a.dtype, matmul_shape(a.shape, b.shape)),)
 
     def reference(self, xp: ArrayModule, a: Array, b: Array) -> tuple[Array, ...]:
-        return (xp.matmul(a, b),)
+        return (xp.matmul(widen(a), widen(b)).astype(a.dtype, copy=False),)
 
     def macs(self, inputs: Sequence[Value | None], outputs: Sequence[Type]) -> int:
         a, y = inputs[0], outputs[0]
@@ -59,11 +60,11 @@ class Gemm(Op):
     def reference(
         self, xp: ArrayModule, a: Array, b: Array, c: Array | None = None
     ) -> tuple[Array, ...]:
-        y = xp.matmul(a.T if self.transA else a, b.T if self.transB else b)
+        y = xp.matmul(widen(a.T if self.transA else a), widen(b.T if self.transB else b))
         if self.alpha != 1:
-            y = y * xp.asarray(self.alpha, dtype=a.dtype)
+            y = y * xp.asarray(self.alpha, dtype=y.dtype)
         if c is not None and self.beta:
-            y = y + (c if self.beta == 1 else c * xp.asarray(self.beta, dtype=a.dtype))
+            y = y + (c if self.beta == 1 else c * xp.asarray(self.beta, dtype=y.dtype))
         return (y.astype(a.dtype),)
 
     def macs(self, inputs: Sequence[Value | None], outputs: Sequence[Type]) -> int:

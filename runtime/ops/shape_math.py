@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mnnpy.runtime.errors import ShapeError
 from mnnpy.runtime.graph.dims import UNKNOWN, Dim, Shape, differ
+from mnnpy.runtime.graph.types import Array
 
 
 def normalize_axis(axis: int, rank: int) -> int:
@@ -159,8 +160,9 @@ def slide_window(
         begin, end = _same_padding(spatial, extent, strides, lower=auto_pad == "SAME_LOWER")
     elif auto_pad == "VALID":
         begin = end = (0,) * rank
+    ceil = ceil_mode and auto_pad == "NOTSET"
     output = tuple(
-        _positions(size + lo + hi - span, stride, ceil_mode, size + lo)
+        _positions(size + lo + hi - span, stride, ceil, size + lo)
         for size, lo, hi, span, stride in zip(spatial, begin, end, extent, strides, strict=True)
     )
     if any(isinstance(count, int) and count < 1 for count in output) and product(spatial) != 0:
@@ -229,3 +231,39 @@ def transposed_output(
     begin_, end_ = pads[:rank], pads[rank:]
     output = tuple(f - lo - hi for f, lo, hi in zip(full, begin_, end_, strict=True))
     return Window(kernel, strides, dilations, begin_, end_, output)
+
+
+def as_ints(array: Array) -> tuple[int, ...]:
+    """Elements of a small integer array (axes, sizes) as Python integers."""
+    return tuple(array.reshape(-1).tolist())
+
+
+def slice_length(size: Dim, start: Dim, end: Dim, step: int) -> Dim:
+    """Number of elements of ``range(size)[start:end:step]``.
+
+    Symbolic bounds, and bounds of a symbolic size, are assumed to lie inside; UNKNOWN where that
+    would make a plain number of a symbolic size, which a pass might then take for granted.
+    """
+    if step == 0:
+        raise ShapeError("a slice cannot have step 0")
+    fixed = isinstance(start, int) and isinstance(end, int)
+    if fixed and isinstance(size, int):
+        return len(range(*slice(start, end, step).indices(size)))
+    first = _slice_bound(size, start, (0, size) if step > 0 else (-1, size - 1))
+    stop = _slice_bound(size, end, (0, size) if step > 0 else (-1, size - 1))
+    span = stop - first if step > 0 else first - stop
+    length = (span + abs(step) - 1) // abs(step)
+    return UNKNOWN if fixed and isinstance(length, int) and length != 0 else length
+
+
+_UNBOUNDED = 2**31 - 1
+"""Slice bounds of this size or more mean the end of the axis (ONNX: INT_MAX)."""
+
+
+def _slice_bound(size: Dim, bound: Dim, limits: tuple[Dim, Dim]) -> Dim:
+    if isinstance(bound, int):
+        if abs(bound) >= _UNBOUNDED:
+            return limits[bound > 0]
+        return bound + size if bound < 0 else bound
+    negative = bound.constant <= 0 and all(factor < 0 for _, factor in bound.terms)
+    return bound + size if negative else bound

@@ -1,1 +1,1 @@
-"""."""
+"""Pre-inference: types, regions, selection, memory, plan; everything is decided here."""

@@ -1,0 +1,107 @@
+"""NumPy on the host: BLAS for products, array code for the rest."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+
+from mnnpy.backends.array_kernel import ArrayKernel, array_kernels, epilogue_regions
+from mnnpy.runtime.contracts import BoundStep, Device, Kernel, Program, Run
+from mnnpy.runtime.coefficients import load_coefficients
+from mnnpy.runtime.graph.graph import Graph, Node
+from mnnpy.runtime.graph.op import Op
+from mnnpy.runtime.graph.types import Array, ArrayModule, Value
+from mnnpy.runtime.programs import SequentialProgram
+
+_GRAIN_NBYTES = 256 << 10
+
+
+class NumpyBackend:
+    """Runs every operator; everything else falls back to it."""
+
+    name = "numpy"
+
+    def check(self) -> str | None:
+        return None
+
+    @cache  # noqa: B019
+    def describe(self) -> Device:
+        return Device(
+            kind="cpu",
+            name=platform.processor() or platform.machine(),
+            memory="host",
+            threads=usable_cores(),
+            grain_nbytes=_GRAIN_NBYTES,
+            coefficients=load_coefficients(self.name),
+        )
+
+    def kernels(self, op: Op) -> Sequence[Kernel]:
+        return array_kernels(op, self._kernels)
+
+    @cached_property
+    def _kernels(self) -> tuple[ArrayKernel, ...]:
+        from mnnpy.schemes import SCHEMES
+
+        return tuple(ArrayKernel(scheme, _numpy) for scheme in SCHEMES)
+
+    def regions(self, graph: Graph, values: Mapping[str, Value]) -> Iterable[tuple[Node, ...]]:
+        return epilogue_regions(graph, values)
+
+    def allocate(self, nbytes: int) -> Array:
+        return aligned_bytes(nbytes)
+
+    def upload(self, array: Array) -> Array:
+        return array
+
+    def view(self, arena: Array, offset: int, shape: tuple[int, ...], dtype: Any) -> Array:
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        return arena[offset : offset + nbytes].view(dtype).reshape(shape)
+
+    def copy(self, source: Array, target: Array) -> None:
+        np.copyto(target, source)
+
+    def to_host(self, array: Array) -> Array:
+        return array
+
+    def bind(self, steps: Sequence[BoundStep], threads: int | None) -> Program:
+        return SequentialProgram([self._bind(step) for step in steps])
+
+    def _bind(self, step: BoundStep) -> Run:
+        return step.kernel.bind(step.task, step.choice.config, step.buffers)
+
+    def running(self, threads: int | None) -> AbstractContextManager[object]:
+        if threads is None:
+            return nullcontext()
+        limiter: AbstractContextManager[object] = _blas_controller().limit(
+            limits=threads, user_api="blas"
+        )
+        return limiter
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def aligned_bytes(nbytes: int, alignment: int = 64) -> Array:
+    """Uninitialised bytes that start at a multiple of ``alignment``."""
+    raw = np.empty(nbytes + alignment, dtype=np.uint8)
+    start = -raw.ctypes.data % alignment
+    return raw[start : start + nbytes]
+
+
+def _numpy() -> ArrayModule:
+    return np
+
+
+@cache
+def _blas_controller() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

@@ -1,0 +1,292 @@
+"""Binding a plan: arenas, packed weights, programs; and running it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mnnpy.runtime.contracts import (
+    Backend,
+    BoundStep,
+    Buffers,
+    Kernel,
+    Program,
+    Run,
+    Task,
+)
+from mnnpy.runtime.errors import ExecutionError, MnnpyError, PlanError
+from mnnpy.runtime.graph.graph import Graph, Node
+from mnnpy.runtime.graph.types import Array, Type, Value
+from mnnpy.runtime.ops.fused import Copy
+from mnnpy.runtime.preinference.plan import Plan, Slot, Step
+from mnnpy.runtime.preinference.planner import Planned
+
+StepCallback: TypeAlias = Callable[[Step, Mapping[str, Array]], object]
+"""Called with a step and the arrays that it reads (before) or has written (after)."""
+
+
+@dataclass(slots=True)
+class PackedWeights:
+    """Packed and uploaded constants, shared by all plans of one session."""
+
+    entries: dict[object, Any] = field(default_factory=dict)
+
+    def get(self, key: object, make: Callable[[], Any]) -> Any:
+        if key not in self.entries:
+            self.entries[key] = make()
+        return self.entries[key]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held here."""
+        arrays = [a for entry in self.entries.values() for a in _as_tuple(entry)]
+        return sum(int(array.nbytes) for array in arrays)
+
+
+class Executable:
+    """A plan bound to memory: calling :meth:`run` executes and nothing else."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        planned: Planned,
+        backends: Sequence[Backend],
+        packed: PackedWeights,
+        threads: int | None,
+    ) -> None:
+        self.plan = planned.plan
+        self.rest = planned.rest
+        self.values = planned.values
+        self.threads = threads
+        self._graph = graph
+        self._packed = packed
+        self._backends = {backend.name: backend for backend in backends}
+        self._by_memory: dict[str, Backend] = {}
+        for backend in backends:
+            self._by_memory.setdefault(backend.describe().memory, backend)
+        arenas = self.plan.memory.arenas
+        self._arenas = {m: self._by_memory[m].allocate(max(n, 1)) for m, n in arenas.items()}
+        self.objects: dict[str, Any] = {}
+        self._arrays = {name: self._array(name, slot) for name, slot in self._slots.items()}
+        self._programs, self.step_runs = self._bind()
+        self._feeding = {n: self._arrays[n] for n in self.plan.inputs if n in self._arrays}
+        self._fetching = [(name, self._fetcher(held)) for name, held in self.plan.outputs.items()]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
+        """Execute on checked feeds; the outputs belong to the caller."""
+        with self.entered():
+            self.feed(feeds)
+            for program in self._programs:
+                program()
+            return self.fetch()
+
+    def run_stepwise(
+        self,
+        feeds: Mapping[str, Array],
+        before: StepCallback | None = None,
+        after: StepCallback | None = None,
+    ) -> dict[str, Any]:
+        """Execute step by step, calling back around each."""
+        with self.entered():
+            self.feed(feeds)
+            for step, run in zip(self.plan.steps, self.step_runs, strict=True):
+                if before is not None:
+                    before(step, self.contents(step.node.reads))
+                try:
+                    run()
+                except MnnpyError:
+                    raise
+                except Exception as error:
+                    raise ExecutionError(
+                        f"{step.node} failed on {step.choice.backend} "
+                        f"with scheme {step.choice.scheme}: {error}"
+                    ) from error
+                if after is not None:
+                    after(step, self.contents(step.node.writes))
+            return self.fetch()
+
+    def entered(self) -> ExitStack:
+        """Every backend that runs steps, ready to run."""
+        stack = ExitStack()
+        for name in self.plan.backends:
+            stack.enter_context(self._backends[name].running(self.threads))
+        stack.enter_context(np.errstate(all="ignore"))
+        return stack
+
+    def feed(self, feeds: Mapping[str, Array]) -> None:
+        for name, target in self._feeding.items():
+            np.copyto(target, feeds[name])
+        for name in self.plan.objects:
+            if name in feeds:
+                self.objects[name] = feeds[name]
+
+    def fetch(self) -> dict[str, Any]:
+        return {name: fetch() for name, fetch in self._fetching}
+
+    def contents(self, names: Sequence[str]) -> dict[str, Any]:
+        """What some values hold now, as host arrays that later steps may overwrite."""
+        found = {}
+        for name in names:
+            if name in self._arrays:
+                memory = self._slots[name].memory
+                found[name] = self._by_memory[memory].to_host(self._arrays[name])
+            elif name in self.objects:
+                found[name] = self.objects[name]
+        return found
+
+    @property
+    def _slots(self) -> Mapping[str, Slot]:
+        return self.plan.memory.slots
+
+    def _value(self, name: str) -> Value:
+        return self.values[name] if name in self.values else self.values[name.rsplit("@", 1)[0]]
+
+    def _array(self, name: str, slot: Slot) -> Array:
+        tensor = self._value(name).tensor
+        shape = self.plan.memory.layouts[name].physical_shape(tensor)
+        backend = self._by_memory[slot.memory]
+        return backend.view(self._arenas[slot.memory], slot.offset, shape, tensor.dtype)
+
+    def _fetcher(self, name: str) -> Callable[[], Any]:
+        if name in self._arrays:
+            return self._arrays[name].copy
+        value = self._value(name)
+        if name in self.plan.objects:
+            return lambda: _owned(self.objects[name])
+        return np.array(value.known).copy
+
+    def _bind(self) -> tuple[list[Program], list[Run]]:
+        """Programs of consecutive steps on one backend, and the same work step by step."""
+        programs: list[Program] = []
+        runs: list[Run] = []
+        indexed = list(enumerate(self.plan.steps))
+        for backend, group in groupby(indexed, key=lambda entry: _runner(entry[1])):
+            members = list(group)
+            if backend is None:
+                singles = [self._special(step) for _, step in members]
+                programs.extend(_Single(run) for run in singles)
+                runs.extend(singles)
+            else:
+                bound = [self._bound_step(index, step) for index, step in members]
+                program = self._backends[backend].bind(bound, self.threads)
+                programs.append(program)
+                runs.extend(program.steps)
+        return programs, runs
+
+    def _special(self, step: Step) -> Run:
+        if step.choice.scheme == "object":
+            return partial(self._run_object_step, step.node)
+        (source,), (target,) = step.node.reads, step.node.writes
+        backend = self._backends[step.choice.backend]
+        return partial(backend.copy, self._arrays[source], self._arrays[target])
+
+    def _run_object_step(self, node: Node) -> None:
+        inputs = [None if name is None else self._content(name) for name in node.inputs]
+        for name, result in zip(node.outputs, node.op.reference(np, *inputs), strict=False):
+            if name in self._arrays:
+                self._arrays[name][...] = result
+            elif name is not None:
+                self.objects[name] = result
+
+    def _content(self, name: str) -> Any:
+        if name in self._arrays:
+            return self._arrays[name]
+        return self.objects[name] if name in self.objects else self._value(name).known
+
+    def _bound_step(self, index: int, step: Step) -> BoundStep:
+        backend = self._backends[step.choice.backend]
+        task = self._task(step.node)
+        kernel = find_kernel(backend, step, task)
+        config = step.choice.config
+        packed_inputs = kernel.packed_inputs(task, config)
+        packed = self._packed.get(
+            (step.choice.backend, step.choice.scheme, config, _constant_names(task, step.node)),
+            lambda: kernel.pack(task, config),
+        )
+        inputs = tuple(
+            None if position in packed_inputs else self._input(backend, name)
+            for position, name in enumerate(step.node.inputs)
+        )
+        workspace = self.plan.memory.workspaces[index]
+        scratch = Slot(backend.describe().memory, 0, 0, 0, 0) if workspace is None else workspace
+        buffers = Buffers(
+            inputs,
+            tuple(self._arrays[name] for name in step.node.writes),
+            backend.view(
+                self._arenas[scratch.memory], scratch.offset, (scratch.nbytes,), np.dtype(np.uint8)
+            ),
+            packed,
+            frozenset(position for _, position in step.aliases),
+            grain_nbytes=backend.describe().grain_nbytes,
+        )
+        return BoundStep(step.node, task, step.choice, kernel, buffers)
+
+    def _task(self, node: Node) -> Task:
+        inputs = tuple(None if name is None else self._value(name) for name in node.inputs)
+        outputs: list[Type] = []
+        for name in node.writes:
+            inferred = self._value(name).type
+            assert inferred is not None
+            outputs.append(inferred)
+        return Task(node.op, inputs, tuple(outputs))
+
+    def _input(self, backend: Backend, name: str | None) -> Array | None:
+        if name is None:
+            return None
+        if name in self._arrays:
+            return self._arrays[name]
+        known = self._value(name).known
+        key = ("constant", backend.describe().memory, name)
+        return self._packed.get(key, lambda: backend.upload(known))
+
+
+@dataclass(frozen=True, slots=True)
+class _Single:
+    run: Run
+
+    @property
+    def steps(self) -> Sequence[Run]:
+        return (self.run,)
+
+    def __call__(self) -> None:
+        self.run()
+
+
+def find_kernel(backend: Backend, step: Step, task: Task) -> Kernel:
+    """The kernel that a step names. Raises ``PlanError`` where the backend has no such one."""
+    for kernel in backend.kernels(step.node.op):
+        if kernel.scheme == step.choice.scheme:
+            reason = kernel.reject(task, backend.describe())
+            if reason is None:
+                return kernel
+            raise PlanError(f"{step.node}: scheme {kernel.scheme} on {backend.name}: {reason}")
+    raise PlanError(f"{step.node}: backend {backend.name} has no scheme {step.choice.scheme}")
+
+
+def _runner(step: Step) -> str | None:
+    """Backend that binds the step; None for steps that are run from here."""
+    plain_copy = isinstance(step.node.op, Copy) and (
+        step.choice.input_layouts == step.choice.output_layouts
+    )
+    return None if plain_copy or step.choice.scheme == "object" else step.choice.backend
+
+
+def _constant_names(task: Task, node: Node) -> tuple[object, ...]:
+    names = tuple(
+        name for name, value in zip(node.inputs, task.inputs, strict=True) if value and value.constant
+    )
+    return (*names, *(task.outputs if names else (node.name, *task.outputs)))
+
+
+def _owned(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _as_tuple(entry: Any) -> tuple[Any, ...]:
+    return entry if isinstance(entry, tuple) else (entry,)

@@ -1,0 +1,117 @@
+"""Checking feeds: what is given to ``run`` against what the model declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mnnpy.runtime.errors import FeedError
+from mnnpy.runtime.graph.dims import SymbolicDim
+from mnnpy.runtime.graph.graph import Graph
+from mnnpy.runtime.graph.types import STRING, Array, SequenceType, TensorType, Type, dtype_name
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A model input or output as users see it; symbolic dimensions are their names."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None
+
+    @staticmethod
+    def of(name: str, value_type: Type | None) -> TensorInfo:
+        if not isinstance(value_type, TensorType):
+            return TensorInfo(name, "unknown" if value_type is None else str(value_type), None)
+        shape = tuple(str(d) if isinstance(d, SymbolicDim) else d for d in value_type.shape)
+        return TensorInfo(name, dtype_name(value_type.dtype), shape)
+
+
+def named_feeds(inputs: Mapping[str, Type], feeds: Any) -> dict[str, Any]:
+    """Feeds by input name, from a dict, a list in order, or the array of the only input.
+
+    Raises
+    ------
+    FeedError
+        Where inputs are missing or unknown; names them.
+    """
+    expected = ", ".join(map(repr, inputs))
+    if isinstance(feeds, Mapping):
+        given = dict(feeds)
+    elif isinstance(feeds, list | tuple) and not _is_value_of_only_input(inputs, feeds):
+        if len(feeds) != len(inputs):
+            raise FeedError(f"{len(feeds)} feeds for {len(inputs)} inputs ({expected})")
+        given = dict(zip(inputs, feeds, strict=True))
+    elif len(inputs) == 1:
+        given = {next(iter(inputs)): feeds}
+    else:
+        raise FeedError(
+            f"one array was given, the model has {len(inputs)} inputs ({expected}): "
+            "give a list in this order or a dict by name"
+        )
+    missing = [name for name in inputs if name not in given]
+    unknown = [str(name) for name in given if name not in inputs]
+    if missing or unknown:
+        parts = [f"missing: {', '.join(map(repr, missing))}"] * bool(missing)
+        parts += [f"unknown: {', '.join(map(repr, unknown))}"] * bool(unknown)
+        raise FeedError(f"{'; '.join(parts)}; the model's inputs are {expected}")
+    return given
+
+
+def _is_value_of_only_input(inputs: Mapping[str, Type], feeds: Sequence[Any]) -> bool:
+    """Whether a list is the value itself: nested numbers, or a sequence for a sequence input."""
+    if len(inputs) != 1:
+        return False
+    (only,) = inputs.values()
+    if isinstance(only, SequenceType):
+        return not (len(feeds) == 1 and isinstance(feeds[0], list))
+    return not any(hasattr(entry, "__array__") or hasattr(entry, "shape") for entry in feeds)
+
+
+def checked_feeds(graph: Graph, feeds: Any) -> dict[str, Any]:
+    """Every feed as an array that fits its input.
+
+    Raises
+    ------
+    FeedError
+        Names the input, what was expected and what came.
+    """
+    given = named_feeds(graph.inputs, feeds)
+    return {name: _checked(name, given[name], graph.inputs[name]) for name in graph.inputs}
+
+
+def _checked(name: str, feed: Any, expected: Type) -> Any:
+    if not isinstance(expected, TensorType):
+        return feed
+    array = _as_array(feed, expected)
+    if array.dtype != expected.dtype:
+        raise FeedError(
+            f"input {name!r} takes {expected}, got {dtype_name(array.dtype)}{array.shape}: "
+            f"convert it with .astype({dtype_name(expected.dtype)!r})"
+        )
+    if array.ndim != expected.rank:
+        raise FeedError(
+            f"input {name!r} takes {expected} of rank {expected.rank}, "
+            f"got shape {array.shape} of rank {array.ndim}"
+        )
+    for axis, (size, dim) in enumerate(zip(array.shape, expected.shape, strict=True)):
+        if isinstance(dim, int) and size != dim:
+            raise FeedError(
+                f"input {name!r} takes {expected}, got shape {array.shape}: "
+                f"axis {axis} must be {dim}, not {size}"
+            )
+    return array
+
+
+def _as_array(feed: Any, expected: TensorType) -> Array:
+    if hasattr(feed, "__cuda_array_interface__") and hasattr(feed, "get"):
+        feed = feed.get()
+    if expected.dtype == STRING:
+        array = np.asarray(feed)
+        return array.astype(object) if array.dtype.kind in "US" else array
+    if isinstance(feed, list | tuple | int | float | bool):
+        return np.asarray(feed, dtype=expected.dtype)
+    return np.asarray(feed)

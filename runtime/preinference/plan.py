@@ -1,0 +1,92 @@
+"""The plan: pure data that says how every step runs and where every value lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mnnpy.runtime.contracts import Choice, Layout
+from mnnpy.runtime.graph.graph import Node
+from mnnpy.runtime.graph.types import Type
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Bytes ``offset`` to ``offset + nbytes`` of one arena, from one step to another, inclusive."""
+
+    memory: str
+    offset: int
+    nbytes: int
+    first_step: int
+    last_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Where every value of a plan lies.
+
+    Parameters
+    ----------
+    arenas : memory name -> bytes of its arena.
+    slots : value name -> its place; views and values computed in place share bytes.
+    layouts : value name -> its physical layout.
+    workspaces : one per step, None where a step needs none.
+    lower_bound : memory name -> the most bytes that are live at one step.
+    """
+
+    arenas: Mapping[str, int]
+    slots: Mapping[str, Slot]
+    layouts: Mapping[str, Layout]
+    workspaces: tuple[Slot | None, ...]
+    lower_bound: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One kernel call: the node (an operator, a region or a copy) and how it runs.
+
+    ``aliases`` says, per output, which inputs already lie in its memory, so that nothing needs to
+    be moved: (output, input) pairs of positions.
+    """
+
+    node: Node
+    choice: Choice
+    aliases: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a graph (or, behind data-dependent sizes, a part of it) runs for one set of shapes.
+
+    Parameters
+    ----------
+    fingerprint : of the graph that it was made for.
+    inputs : concrete types of what is fed.
+    outputs : what the caller or a later segment needs -> the value of the plan that holds it in
+        host memory, plain.
+    objects : values that live as Python objects or arrays of their own: sequences, strings, and
+        results whose size only the data decides.
+    complete : False where the segment ends at such a result and the rest is planned later.
+    """
+
+    fingerprint: str
+    inputs: Mapping[str, Type]
+    outputs: Mapping[str, str]
+    steps: tuple[Step, ...]
+    memory: MemoryPlan
+    objects: frozenset[str] = frozenset()
+    complete: bool = True
+    versions: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def seconds(self) -> float:
+        """Predicted (or measured) time of all steps."""
+        return sum(step.choice.cost.seconds for step in self.steps)
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Backends used, most steps first."""
+        counts: dict[str, int] = {}
+        for step in self.steps:
+            counts[step.choice.backend] = counts.get(step.choice.backend, 0) + 1
+        return tuple(sorted(counts, key=lambda name: -counts[name]))

@@ -1,0 +1,379 @@
+"""Selection: for every node or region a backend, scheme and parameters, of least total cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from mnnpy.runtime.contracts import (
+    PLAIN,
+    Backend,
+    Choice,
+    Config,
+    Cost,
+    Device,
+    Kernel,
+    Layout,
+    Rejected,
+    Task,
+    Work,
+)
+from mnnpy.runtime.errors import PlanError
+from mnnpy.runtime.graph.graph import Graph, Node
+from mnnpy.runtime.graph.types import TensorType, Type, Value
+from mnnpy.runtime.ops.fused import Fused
+from mnnpy.runtime.preinference.pbqp import solve_pbqp
+
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What a user allows.
+
+    Parameters
+    ----------
+    allowed, forbidden : operator kind or node-name pattern -> scheme names.
+    pinned : node name -> (backend, scheme, config); config None means any.
+    max_error : largest relative error that a scheme may add.
+    max_workspace_nbytes : largest workspace of one step.
+    fuse : whether regions are considered.
+    """
+
+    allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    forbidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    pinned: Mapping[str, tuple[str, str, Config | None]] = field(default_factory=dict)
+    max_error: float = 1e-3
+    max_workspace_nbytes: int | None = None
+    fuse: bool = True
+
+    def reason_against(
+        self, node: Node, backend: str, scheme: str, config: Config | None
+    ) -> str | None:
+        """Why this candidate may not be used, in words."""
+        pin = self.pinned.get(node.name)
+        if pin is not None:
+            fits = pin[:2] == (backend, scheme) and (config is None or pin[2] in (None, config))
+            return None if fits else f"pinned to {pin[1]} on {pin[0]}"
+        for pattern, schemes in self.forbidden.items():
+            if scheme in schemes and _applies(pattern, node):
+                return f"forbidden for {pattern}"
+        for pattern, schemes in self.allowed.items():
+            if scheme not in schemes and _applies(pattern, node):
+                return f"not among those allowed for {pattern}"
+        return None
+
+
+def _applies(pattern: str, node: Node) -> bool:
+    kinds = node.op.kind.split("+")
+    return pattern in kinds or fnmatchcase(node.name, pattern)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """One way to run a node."""
+
+    backend: str
+    kernel: Kernel
+    config: Config
+    input_layouts: tuple[Layout, ...]
+    output_layouts: tuple[Layout, ...]
+    cost: Cost
+    memory: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selected:
+    """A node or region with its task and choice."""
+
+    node: Node
+    task: Task
+    choice: Choice
+    kernel: Kernel
+    memory: str
+
+
+class Selector:
+    """Weighs candidates for one graph and one set of shapes."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        values: Mapping[str, Value],
+        backends: Sequence[Backend],
+        constraints: Constraints,
+        measure: Callable[[Backend, Kernel, Task, Config], float | None] | None = None,
+    ) -> None:
+        self.graph = graph
+        self.values = values
+        self.backends = backends
+        self.devices = {backend.name: backend.describe() for backend in backends}
+        self.constraints = constraints
+        self.measure = measure
+        self._memo: dict[object, tuple[list[Candidate], list[Rejected]]] = {}
+
+    def select(self, nodes: Sequence[Node]) -> list[Selected]:
+        """Cover ``nodes`` by single nodes and regions and choose for each."""
+        cover = self._cover(nodes)
+        tasks = [self.task(node) for node in cover]
+        weighed = [self.candidates(node, task) for node, task in zip(cover, tasks, strict=True)]
+        for node, (candidates, rejected) in zip(cover, weighed, strict=True):
+            if not candidates:
+                raise PlanError(_no_candidate(node, rejected))
+        distinct = [_cheapest_per_signature(candidates) for candidates, _ in weighed]
+        choices = self._solve(cover, distinct)
+        return [
+            self._selected(node, task, options[choice], *every)
+            for node, task, options, choice, every in zip(
+                cover, tasks, distinct, choices, weighed, strict=True
+            )
+        ]
+
+    def task(self, node: Node) -> Task:
+        inputs = tuple(None if name is None else self.values[name] for name in node.inputs)
+        return Task(node.op, inputs, tuple(self._type(name) for name in node.writes))
+
+    def candidates(self, node: Node, task: Task) -> tuple[list[Candidate], list[Rejected]]:
+        """Everything that could run the task, and everything that could not with its reason."""
+        constrained = self._constraint_key(node)
+        key = (constrained, _task_key(task))
+        if key not in self._memo:
+            self._memo[key] = self._weigh(node, task)
+        return self._memo[key]
+
+    def _constraint_key(self, node: Node) -> str | None:
+        """Nodes that a constraint names on their own are weighed on their own."""
+        c = self.constraints
+        patterns = (*c.allowed, *c.forbidden)
+        named = node.name in c.pinned or any(fnmatchcase(node.name, p) for p in patterns)
+        return node.name if named else None
+
+    def _weigh(self, node: Node, task: Task) -> tuple[list[Candidate], list[Rejected]]:
+        candidates: list[Candidate] = []
+        rejected: list[Rejected] = []
+        for backend in self.backends:
+            device = self.devices[backend.name]
+            for kernel in backend.kernels(task.op):
+                reason = self.constraints.reason_against(
+                    node, backend.name, kernel.scheme, None
+                ) or kernel.reject(task, device)
+                if reason is not None:
+                    rejected.append(Rejected(backend.name, kernel.scheme, (), reason, None))
+                    continue
+                for config in kernel.configs(task, device):
+                    cost = self._cost(backend, device, kernel, task, config)
+                    reason = self._reason_by_cost(node, backend.name, kernel.scheme, config, cost)
+                    if reason is not None:
+                        rejected.append(Rejected(backend.name, kernel.scheme, config, reason, cost))
+                        continue
+                    layouts = kernel.layouts(task, config)
+                    candidates.append(
+                        Candidate(backend.name, kernel, config, *layouts, cost, device.memory)
+                    )
+        candidates.sort(key=lambda c: c.cost.seconds)
+        return candidates, rejected
+
+    def _cost(
+        self, backend: Backend, device: Device, kernel: Kernel, task: Task, config: Config
+    ) -> Cost:
+        measured = self.measure(backend, kernel, task, config) if self.measure else None
+        work = kernel.work(task, config)
+        return Cost(
+            device.seconds(kernel.scheme, work) if measured is None else measured,
+            kernel.workspace_nbytes(task, config),
+            kernel.max_error(task, config),
+            measured is not None,
+        )
+
+    def _reason_by_cost(
+        self, node: Node, backend: str, scheme: str, config: Config, cost: Cost
+    ) -> str | None:
+        limit = self.constraints.max_workspace_nbytes
+        if cost.max_error > self.constraints.max_error:
+            return f"error {cost.max_error:.1e} is above the limit {self.constraints.max_error:.1e}"
+        if limit is not None and cost.workspace_nbytes > limit:
+            return f"workspace {cost.workspace_nbytes} B is above the limit {limit} B"
+        return self.constraints.reason_against(node, backend, scheme, config)
+
+    def _cover(self, nodes: Sequence[Node]) -> list[Node]:
+        """Replace nodes by the regions that save most; greedy, in a fixed order."""
+        if not self.constraints.fuse:
+            return list(nodes)
+        among = {node.name for node in nodes}
+        ranked: list[tuple[float, int, tuple[Node, ...], Node]] = []
+        seen: set[tuple[str, ...]] = set()
+        for backend in self.backends:
+            for parts in backend.regions(self.graph, self.values):
+                names = tuple(part.name for part in parts)
+                if names in seen or not among.issuperset(names):
+                    continue
+                seen.add(names)
+                region = self._region(parts)
+                saving = self._saving(parts, region)
+                if saving > 0:
+                    ranked.append((-saving, len(ranked), parts, region))
+        taken: dict[str, Node | None] = {}
+        for _, _, parts, region in sorted(ranked, key=lambda entry: entry[:2]):
+            if not any(part.name in taken for part in parts):
+                taken.update((part.name, None) for part in parts)
+                taken[parts[-1].name] = region
+        covered = [taken.get(node.name, node) for node in nodes]
+        return [node for node in covered if node is not None]
+
+    def _region(self, parts: Sequence[Node]) -> Node:
+        reads = {name for part in parts for name in part.reads}
+        types = {name: t for name in reads if (t := self.values[name].type) is not None}
+        graph = self.graph.extract(parts, types)
+        return Node(parts[0].name, Fused(graph), tuple(graph.inputs), graph.outputs)
+
+    def _saving(self, parts: Sequence[Node], region: Node) -> float:
+        whole, _ = self.candidates(region, self.task(region))
+        if not whole:
+            return -np.inf
+        total = 0.0
+        for part in parts:
+            single, _ = self.candidates(part, self.task(part))
+            if not single:
+                return np.inf
+            total += single[0].cost.seconds
+        return total - whole[0].cost.seconds
+
+    def _solve(self, cover: Sequence[Node], options: Sequence[Sequence[Candidate]]) -> list[int]:
+        costs = [np.array([c.cost.seconds for c in candidates]) for candidates in options]
+        if all(len(candidates) == 1 for candidates in options):
+            return [0] * len(cover)
+        writer = {name: (i, o) for i, node in enumerate(cover) for o, name in enumerate(node.outputs)}
+        edges: dict[tuple[int, int], np.ndarray] = {}  # type: ignore[type-arg]
+        for reader, node in enumerate(cover):
+            for position, name in enumerate(node.inputs):
+                if name not in writer:
+                    self._add_feed_cost(name, position, options[reader], costs[reader])
+                    continue
+                source, output = writer[name]
+                matrix = self._edge(name, options[source], output, options[reader], position)
+                known = edges.get((source, reader))
+                edges[source, reader] = matrix if known is None else known + matrix
+        choices, _ = solve_pbqp(costs, edges)
+        return choices
+
+    def _edge(
+        self,
+        name: str | None,
+        sources: Sequence[Candidate],
+        output: int,
+        readers: Sequence[Candidate],
+        position: int,
+    ) -> np.ndarray:  # type: ignore[type-arg]
+        matrix = np.zeros((len(sources), len(readers)))
+        for i, source in enumerate(sources):
+            for j, reader in enumerate(readers):
+                given = (source.memory, source.output_layouts[output])
+                wanted = (reader.memory, reader.input_layouts[position])
+                matrix[i, j] = self.conversion_seconds(name, given, wanted, reader.backend)
+        return matrix
+
+    def _add_feed_cost(
+        self,
+        name: str | None,
+        position: int,
+        readers: Sequence[Candidate],
+        costs: np.ndarray,  # type: ignore[type-arg]
+    ) -> None:
+        """Graph inputs arrive plain, in host memory; constants are prepared when binding."""
+        if name is None or name not in self.graph.inputs:
+            return
+        for j, reader in enumerate(readers):
+            wanted = (reader.memory, reader.input_layouts[position])
+            costs[j] += self.conversion_seconds(name, ("host", PLAIN), wanted, reader.backend)
+
+    def conversion_seconds(
+        self, name: str | None, given: tuple[str, Layout], wanted: tuple[str, Layout], backend: str
+    ) -> float:
+        """Time of bringing a value from one memory and layout to another."""
+        if given == wanted or name is None:
+            return 0.0
+        tensor = self.values[name].type
+        if not isinstance(tensor, TensorType) or not tensor.static:
+            return 0.0
+        nbytes = given[1].nbytes(tensor) + wanted[1].nbytes(tensor)
+        return self.devices[backend].seconds("copy", Work(0, nbytes, 1))
+
+    def _selected(
+        self,
+        node: Node,
+        task: Task,
+        best: Candidate,
+        candidates: Sequence[Candidate],
+        rejected: Sequence[Rejected],
+    ) -> Selected:
+        others = tuple(
+            Rejected(c.backend, c.kernel.scheme, c.config, None, c.cost)
+            for c in candidates
+            if c is not best
+        )
+        choice = Choice(
+            best.backend,
+            best.kernel.scheme,
+            best.config,
+            best.input_layouts,
+            best.output_layouts,
+            best.cost,
+            (*others, *rejected),
+        )
+        return Selected(node, task, choice, best.kernel, best.memory)
+
+    def _type(self, name: str) -> Type:
+        inferred = self.values[name].type
+        assert inferred is not None
+        return inferred
+
+
+def _cheapest_per_signature(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Among candidates with equal memory and layouts only the cheapest can be in a best cover."""
+    best: dict[object, Candidate] = {}
+    for candidate in candidates:
+        signature = (candidate.memory, candidate.input_layouts, candidate.output_layouts)
+        best.setdefault(signature, candidate)
+    return list(best.values())
+
+
+def _task_key(task: Task) -> object:
+    """Equal for tasks that every kernel treats alike: operator, types, and small contents."""
+    return (
+        task.op if not isinstance(task.op, Fused) else _graph_key(task.op.graph),
+        tuple(_value_key(value) for value in task.inputs),
+        task.outputs,
+    )
+
+
+def _graph_key(graph: Graph) -> object:
+    number: dict[str | None, int] = {None: -1}
+    for name in graph.inputs:
+        number[name] = len(number)
+    keys = []
+    for node in graph.nodes:
+        for name in node.outputs:
+            number[name] = len(number)
+        keys.append((node.op, tuple(number[name] for name in node.inputs)))
+    return tuple(keys)
+
+
+def _value_key(value: Value | None) -> object:
+    if value is None:
+        return None
+    known = value.known
+    if known is None:
+        return value.type
+    small = known.dtype != object and known.nbytes <= 64
+    return (value.type, known.tobytes() if small else True)
+
+
+def _no_candidate(node: Node, rejected: Sequence[Rejected]) -> str:
+    lines = [f"nothing can run {node}:"]
+    lines += [f"  {entry.scheme} on {entry.backend}: {entry.reason}" for entry in rejected]
+    lines.append("allow another scheme or backend, or remove the pin")
+    return "\n".join(lines)
+
+

@@ -1,0 +1,304 @@
+"""Session: binds a plan per set of input shapes, then only executes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from logging import getLogger
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from mnnpy.runtime.contracts import Backend
+from mnnpy.runtime.errors import BackendError, ConfigError, FeedError, PlanError
+from mnnpy.runtime.execution import Executable, PackedWeights, StepCallback
+from mnnpy.runtime.feeds import TensorInfo, checked_feeds
+from mnnpy.runtime.graph.graph import Graph
+from mnnpy.runtime.graph.inference import infer_values
+from mnnpy.runtime.graph.types import TensorType, Value
+from mnnpy.runtime.model_file import load_model
+from mnnpy.runtime.preinference.plan import Plan
+from mnnpy.runtime.preinference.planner import make_plan
+from mnnpy.runtime.preinference.selection import Constraints
+from mnnpy.runtime.registry import with_fallbacks
+
+_log = getLogger("mnnpy")
+_MAX_PLANS = 16
+PRECISIONS = ("high",)
+
+
+class Session:
+    """Runs one model.
+
+    Parameters
+    ----------
+    model : a Graph, the path of a ``.mnnpy`` file, or its bytes.
+    backend : "numpy", "numba", "cuda", "auto", or one of an installed package.
+    threads : most threads to use; None leaves it to the backend.
+    strict : raise where the backend cannot run an operator, instead of falling back.
+    constraints : schemes allowed, forbidden or pinned; limits on error and workspace.
+
+    Raises
+    ------
+    BackendError
+        Where the backend does not exist or cannot be used here.
+    ModelFormatError
+        Where the file is no valid model.
+    """
+
+    def __init__(
+        self,
+        model: Graph | str | Path | bytes,
+        backend: str = "auto",
+        threads: int | None = None,
+        precision: str = "high",
+        strict: bool = False,
+        constraints: Constraints | None = None,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads must be at least 1, not {threads}")
+        self._source = model
+        self._options = (backend, threads, precision, strict, constraints)
+        self.graph = model if isinstance(model, Graph) else load_model(model)
+        self.threads = threads
+        self.strict = strict
+        self.constraints = constraints or Constraints()
+        self.backends: tuple[Backend, ...] = with_fallbacks(backend)
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._packed = PackedWeights()
+        self._executables: OrderedDict[object, Executable] = OrderedDict()
+        self._shape_feeds = feeds_that_set_shapes(self.graph)
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that was asked for (or that "auto" found)."""
+        return self.backends[0].name
+
+    @property
+    def inputs(self) -> list[TensorInfo]:
+        """Name, dtype and shape of each input."""
+        return [TensorInfo.of(name, t) for name, t in self.graph.inputs.items()]
+
+    @property
+    def outputs(self) -> list[TensorInfo]:
+        """Name, dtype and shape of each output, as far as they follow from the inputs'."""
+        values = infer_values(self.graph)
+        return [TensorInfo.of(name, values[name].type) for name in self.graph.outputs]
+
+    def run(self, feeds: Any = None, outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        """Run the model.
+
+        Parameters
+        ----------
+        feeds : the array of the only input, a list in the inputs' order, or a dict by name.
+        outputs : names to return, the model's outputs unless given; any tensor of the graph.
+
+        Returns
+        -------
+        Arrays by name; they belong to the caller.
+
+        Raises
+        ------
+        FeedError
+            Where feeds do not fit; names the input, what was expected and what came.
+        """
+        return self._run(feeds, outputs, None, None)
+
+    def run_with_callbacks(
+        self,
+        feeds: Any,
+        before: StepCallback | None = None,
+        after: StepCallback | None = None,
+        outputs: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """Run step by step; ``before(step, arrays read)``, ``after(step, arrays written)``."""
+        return self._run(feeds, outputs, before or _ignore, after)
+
+    def _run(
+        self,
+        feeds: Any,
+        outputs: Sequence[str] | None,
+        before: StepCallback | None,
+        after: StepCallback | None,
+    ) -> dict[str, Any]:
+        graph = self._graph_for(outputs)
+        checked = checked_feeds(graph, {} if feeds is None else feeds)
+        with self._lock:
+            self._check_process()
+            values: dict[str, Any] = dict(checked)
+            current: Graph | None = graph
+            while current is not None:
+                executable = self._executable(current, values)
+                fed = {name: values[name] for name in current.inputs}
+                if before is None:
+                    values |= executable.run(fed)
+                else:
+                    values |= executable.run_stepwise(fed, before, after)
+                current = executable.rest
+        return {name: values[name] for name in graph.outputs}
+
+    def plan(self, shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None) -> Plan:
+        """The plan for these input shapes (the declared ones where they are all numbers).
+
+        Parameters
+        ----------
+        shapes : by input name, or the shape of the only input.
+
+        Raises
+        ------
+        FeedError
+            Where a symbolic dimension gets no number.
+        """
+        inputs = concrete_inputs(self.graph, shapes)
+        with self._lock:
+            return self._bound(self.graph, inputs).plan
+
+    def prepare(self, shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None) -> None:
+        """Plan and bind ahead of the first run."""
+        self.plan(shapes)
+
+    def executable(self, feeds: Any) -> Executable:
+        """The bound plan for these feeds (its first segment)."""
+        checked = checked_feeds(self.graph, feeds)
+        with self._lock:
+            return self._executable(self.graph, checked)
+
+    def close(self) -> None:
+        """Free arenas and packed weights."""
+        with self._lock:
+            self._executables.clear()
+            self._packed = PackedWeights()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._source, *self._options)
+
+    def _graph_for(self, outputs: Sequence[str] | None) -> Graph:
+        if outputs is None:
+            return self.graph
+        graph = self.graph
+        unknown = [
+            name
+            for name in outputs
+            if name not in graph.producers and name not in {*graph.inputs, *graph.constants}
+        ]
+        if unknown:
+            raise FeedError(f"the graph has no value {unknown[0]!r} to return")
+        return replace(graph, outputs=tuple(outputs))
+
+    def _executable(self, graph: Graph, feeds: Mapping[str, Any]) -> Executable:
+        inputs = {}
+        for name, declared in graph.inputs.items():
+            feed = feeds[name]
+            if not isinstance(feed, np.ndarray):
+                inputs[name] = Value(declared)
+                continue
+            sets_shapes = name in self._shape_feeds and feed.dtype.kind in "iub"
+            known = feed.copy() if sets_shapes and feed.size <= 64 else None
+            inputs[name] = Value(TensorType(feed.dtype, feed.shape), known)
+        return self._bound(graph, inputs)
+
+    def _bound(self, graph: Graph, inputs: Mapping[str, Value]) -> Executable:
+        key = (
+            graph.outputs,
+            len(graph.nodes),
+            tuple((n, v.type, None if v.known is None else v.known.tobytes()) for n, v in inputs.items()),
+        )
+        found = self._executables.get(key)
+        if found is None:
+            found = self._bind(graph, inputs)
+            self._executables[key] = found
+            while len(self._executables) > _MAX_PLANS:
+                self._executables.popitem(last=False)
+        self._executables.move_to_end(key)
+        return found
+
+    def _bind(self, graph: Graph, inputs: Mapping[str, Value]) -> Executable:
+        backends = self.backends[:1] if self.strict else self.backends
+        try:
+            planned = make_plan(graph, inputs, backends, self.constraints)
+        except PlanError as error:
+            if self.strict:
+                raise BackendError(f"strict mode: {error}") from error
+            raise
+        self._report_fallbacks(planned.plan)
+        return Executable(graph, planned, self.backends, self._packed, self.threads)
+
+    def _report_fallbacks(self, plan: Plan) -> None:
+        others = [step for step in plan.steps if step.choice.backend != self.backend]
+        others = [step for step in others if step.choice.scheme not in ("copy", "view")]
+        if others:
+            kinds = sorted({step.node.op.kind for step in others})
+            _log.info(
+                "%d of %d steps run on %s instead of %s: %s",
+                len(others),
+                len(plan.steps),
+                ", ".join(sorted({step.choice.backend for step in others})),
+                self.backend,
+                ", ".join(kinds),
+            )
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise BackendError(
+                "this session was made before os.fork(): threads and devices do not survive it; "
+                "make the session in the child, or start the child with 'spawn'"
+            )
+
+
+def feeds_that_set_shapes(graph: Graph) -> frozenset[str]:
+    """Graph inputs whose content reaches an input of an operator that sets shapes by content."""
+    wanted: set[str] = set()
+    for node in reversed(graph.nodes):
+        wanted.update(
+            name
+            for position in node.op.shape_inputs
+            if position < len(node.inputs) and (name := node.inputs[position]) is not None
+        )
+        if wanted.intersection(node.writes):
+            wanted.update(node.reads)
+    return frozenset(name for name in graph.inputs if name in wanted)
+
+
+def concrete_inputs(
+    graph: Graph, shapes: Mapping[str, Sequence[int]] | Sequence[int] | None
+) -> dict[str, Value]:
+    """Input values of these shapes. Raises ``FeedError`` where a dimension stays symbolic."""
+    if shapes is None:
+        shapes = {}
+    if not isinstance(shapes, Mapping):
+        shapes = {next(iter(graph.inputs)): shapes}
+    unknown = sorted(set(shapes) - set(graph.inputs))
+    if unknown:
+        raise FeedError(f"unknown inputs {unknown}; the model's inputs are {list(graph.inputs)}")
+    values = {}
+    for name, declared in graph.inputs.items():
+        if isinstance(declared, TensorType):
+            shape = tuple(shapes.get(name, declared.shape))
+            declared = TensorType(declared.dtype, shape)
+            if not declared.static:
+                raise FeedError(f"input {name!r} has shape {shape}: give a number for every axis")
+        values[name] = Value(declared)
+    return values
+
+
+def _ignore(step: object, arrays: object) -> None:
+    """The callback that does nothing."""

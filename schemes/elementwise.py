@@ -1,0 +1,122 @@
+"""Elementwise operators written straight into their output, and chains of them in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
+from mnnpy.runtime.graph.op import Op
+from mnnpy.runtime.graph.types import BOOL, Array, ArrayModule
+from mnnpy.runtime.ops import activation as act
+from mnnpy.runtime.ops import elementwise as ew
+from mnnpy.schemes.geometry import in_order
+
+Writer = Callable[[ArrayModule, Any, Sequence[Array], Array], Run]
+
+
+class ElementwiseInPlace(Scheme):
+    """One array-module call per arithmetic step, without temporaries where the operator allows."""
+
+    name = "elementwise"
+    operators = (ew.Elementwise,)
+
+    def reject(self, task: Task) -> str | None:
+        if any(value is not None and value.dtype == object for value in task.inputs):
+            return "strings are Python objects"
+        return None
+
+    def inplace(self, task: Task) -> tuple[int, ...]:
+        y = task.output()
+        return tuple(
+            index
+            for index, value in enumerate(task.inputs)
+            if value is not None and value.known is None and value.tensor == y
+        )
+
+    def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
+        return write(xp, task.op, buffers.inputs, buffers.outputs[0])
+
+
+def write(xp: ArrayModule, op: Op, inputs: Sequence[Array | None], out: Array) -> Run:
+    """Work that computes an elementwise operator into ``out``, which may be one of its inputs."""
+    writer = _WRITERS.get(type(op))
+    present = [x for x in inputs if x is not None]
+    if writer is not None and out.dtype.kind == "f" and len(present) == len(inputs):
+        return writer(xp, op, present, out)
+    ufunc = op.ufunc if isinstance(op, ew.Elementwise) else None
+    reads_like_out = out.dtype == BOOL or all(x.dtype == out.dtype for x in present)
+    if ufunc is not None and len(present) <= 2 and reads_like_out and out.dtype.kind in "fiub":
+        return partial(getattr(xp, ufunc), *present, out=out)
+
+    def refer() -> None:
+        out[...] = op.reference(xp, *inputs)[0]
+
+    return refer
+
+
+def _relu(xp: ArrayModule, op: Op, inputs: Sequence[Array], out: Array) -> Run:
+    return partial(xp.maximum, inputs[0], out.dtype.type(0), out=out)
+
+
+def _clip(xp: ArrayModule, op: Op, inputs: Sequence[Array], out: Array) -> Run:
+    x, *bounds = inputs
+    bounds = [bound.reshape(()) for bound in bounds]
+    runs = [
+        partial(function, source, bound, out=out)
+        for function, source, bound in zip((xp.maximum, xp.minimum), (x, out), bounds, strict=False)
+    ]
+    return in_order(runs)
+
+
+def _div(xp: ArrayModule, op: Op, inputs: Sequence[Array], out: Array) -> Run:
+    return partial(xp.true_divide, *inputs, out=out)
+
+
+def _reciprocal(xp: ArrayModule, op: Op, inputs: Sequence[Array], out: Array) -> Run:
+    return partial(xp.true_divide, out.dtype.type(1), inputs[0], out=out)
+
+
+def _sigmoid(xp: ArrayModule, op: Op, inputs: Sequence[Array], out: Array) -> Run:
+    """(tanh(x / 2) + 1) / 2: no overflow on either side."""
+    half = out.dtype.type(0.5)
+    return in_order(
+        [
+            partial(xp.multiply, inputs[0], half, out=out),
+            partial(xp.tanh, out, out=out),
+            partial(xp.multiply, out, half, out=out),
+            partial(xp.add, out, half, out=out),
+        ]
+    )
+
+
+def _hard_sigmoid(xp: ArrayModule, op: act.HardSigmoid, inputs: Sequence[Array], out: Array) -> Run:
+    scalar = out.dtype.type
+    return in_order(
+        [
+            partial(xp.multiply, inputs[0], scalar(op.alpha), out=out),
+            partial(xp.add, out, scalar(op.beta), out=out),
+            partial(xp.maximum, out, scalar(0), out=out),
+            partial(xp.minimum, out, scalar(1), out=out),
+        ]
+    )
+
+
+_WRITERS: dict[type[Op], Writer] = {
+    act.Relu: _relu,
+    act.Clip: _clip,
+    act.Sigmoid: _sigmoid,
+    act.HardSigmoid: _hard_sigmoid,
+    ew.Div: _div,
+    ew.Reciprocal: _reciprocal,
+}
+
+
+def broadcast_at(xp: ArrayModule, operand: Array, shape: Sequence[int], index: Any) -> Array:
+    """The part of a broadcast operand that meets ``index`` of an array of ``shape``."""
+    if np.prod(operand.shape) == 1:
+        return operand.reshape(())
+    return xp.broadcast_to(operand, tuple(shape))[index]
