@@ -16,7 +16,7 @@ from mnnpy.converter.onnx_tensors import constant_array, sparse_array, tensor_ar
 from mnnpy.converter.onnx_types import read_type
 from mnnpy.runtime.errors import InvalidModelError, MnnpyError, UnsupportedOperatorError
 from mnnpy.runtime.graph.graph import Graph, Node, in_topological_order
-from mnnpy.runtime.graph.types import Array
+from mnnpy.runtime.graph.types import Array, UnknownType
 
 _ONNX_DOMAINS = ("", "ai.onnx")
 
@@ -33,7 +33,7 @@ def read_graph(model: onnx.ModelProto) -> Graph:
     """
     opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
     reader = _Reader(opsets or {"": 1})
-    graph = reader.read(model.graph, outer={})
+    graph = reader.read(model.graph)
     if reader.unsupported:
         raise UnsupportedOperatorError(_list_unsupported(reader.unsupported, opsets))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -52,8 +52,11 @@ class _Reader:
     unsupported: list[tuple[str, str, str]] = field(default_factory=list)
     counter: Iterable[int] = field(default_factory=itertools.count)
 
-    def read(self, proto: onnx.GraphProto, outer: Mapping[str, Array]) -> Graph:
-        """One graph or subgraph; ``outer`` are the constants that a subgraph can see."""
+    def read(self, proto: onnx.GraphProto, outer: Mapping[str, Array] | None = None) -> Graph:
+        """One graph, or a subgraph that sees the constants ``outer``.
+
+        Names that a subgraph captures from around it become its last inputs, in order of use.
+        """
         constants = {t.name: tensor_array(t) for t in proto.initializer}
         constants |= {t.values.name: sparse_array(t) for t in proto.sparse_initializer}
         inputs = {
@@ -61,25 +64,23 @@ class _Reader:
             for value in proto.input
             if value.name not in constants
         }
+        local = {*inputs, *(name for node in proto.node for name in node.output)}
+        visible = {name: array for name, array in (outer or {}).items() if name not in local}
+        visible |= constants
         nodes: list[Node] = []
-        visible = {**outer, **constants}
         for node_proto in proto.node:
             imported = self._import(node_proto, visible)
             nodes.extend(imported.nodes)
             constants.update(imported.constants)
             visible.update(imported.constants)
         nodes = _with_unique_names(nodes)
-        written = {name for node in nodes for name in node.writes}
-        captured = {
-            name
-            for node in nodes
-            for name in node.reads
-            if name not in written and name not in constants and name not in inputs
-        }
-        captured |= {v.name for v in proto.output} - written - set(constants) - set(inputs)
-        available = {*inputs, *constants, *(captured if outer is not None else ())}
-        ordered = in_topological_order(nodes, available)
         outputs = tuple(value.name for value in proto.output)
+        if outer is not None:
+            known = {*inputs, *constants, *(name for node in nodes for name in node.writes)}
+            reads = (*(name for node in nodes for name in node.reads), *outputs)
+            captured = dict.fromkeys(name for name in reads if name not in known)
+            inputs |= dict.fromkeys(captured, UnknownType())
+        ordered = in_topological_order(nodes, {*inputs, *constants})
         return Graph(ordered, inputs, outputs, constants, proto.name)
 
     def _import(self, proto: onnx.NodeProto, constants: Mapping[str, Array]) -> Imported:

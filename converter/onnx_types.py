@@ -13,6 +13,7 @@ from mnnpy.runtime.graph.types import (
     SequenceType,
     TensorType,
     Type,
+    UnknownType,
     dtype_name,
 )
 
@@ -48,15 +49,19 @@ def dtype_field(elem_type: int | None) -> str | None:
 
 
 def read_type(proto: onnx.TypeProto) -> Type:
-    """ONNX's type as ours; unnamed dimensions get a symbol."""
+    """ONNX's type as ours; unnamed dimensions get a symbol, no shape makes the type unknown."""
     kind = proto.WhichOneof("value")
+    if kind is None:
+        return UnknownType()
     if kind == "sequence_type":
         return SequenceType(read_type(proto.sequence_type.elem_type))
     if kind == "optional_type":
         return OptionalType(read_type(proto.optional_type.elem_type))
     if kind != "tensor_type":
-        raise InvalidModelError(f"values of type {kind or 'nothing'} are not supported")
+        raise InvalidModelError(f"values of type {kind} are not supported")
     tensor = proto.tensor_type
+    if not tensor.HasField("shape"):
+        return UnknownType()
     dims: list[int | SymbolicDim] = []
     for axis, dim in enumerate(tensor.shape.dim):
         if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0:

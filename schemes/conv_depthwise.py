@@ -7,15 +7,16 @@ from itertools import product as cartesian
 
 from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
 from mnnpy.runtime.graph.types import Array, ArrayModule
-from mnnpy.runtime.ops.convolution import Conv, tap_slices
+from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.schemes.geometry import ConvGeometry, aligned, blocks, in_order, take
 
 
 class ConvDepthwise(Scheme):
     """y[k] += w[k, tap] * x[channel of k, shifted by tap].
 
-    With stride one, the padded image is read as one flat row per channel: a tap is an offset, and
-    the few columns between rows are computed and left out at the end.
+    The padded image is split into phases, one per position within a stride, so that every tap
+    reads a run of neighbours. A phase is read as one flat row per channel: a tap is an offset into
+    it, and the few columns between rows are computed and left out at the end.
     """
 
     name = "conv_depthwise"
@@ -28,13 +29,14 @@ class ConvDepthwise(Scheme):
 
     def work(self, task: Task, config: Config) -> Work:
         g = ConvGeometry.of(task)
-        grid = math.prod(g.padded) if self._flat(g) else g.pixels
-        return Work(g.n * g.k * g.taps * grid, task.nbytes, g.n * (2 * g.taps + 2))
+        moved = 2 * g.n * g.k * self._phase_elements(g) * math.prod(g.strides) * g.dtype.itemsize
+        macs = g.n * g.k * g.taps * self._phase_elements(g)
+        return Work(macs, task.nbytes + moved, g.n * (2 * g.taps + 2))
 
     def workspace_nbytes(self, task: Task, config: Config) -> int:
         g = ConvGeometry.of(task)
-        padded = aligned(g.k * math.prod(g.padded) * g.dtype.itemsize)
-        return 3 * padded
+        phase = aligned(g.k * self._phase_elements(g) * g.dtype.itemsize)
+        return phase * (math.prod(g.strides) + 2) + 64
 
     def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
         g = ConvGeometry.of(task)
@@ -42,58 +44,88 @@ class ConvDepthwise(Scheme):
         assert x is not None and w is not None
         multiplier = g.k // g.group
         weights = w.reshape(g.k, *g.kernel)
+        channel_nbytes = 3 * multiplier * self._phase_elements(g) * g.dtype.itemsize
         runs: list[Run | None] = []
-        grid_nbytes = 3 * math.prod(g.padded) * g.dtype.itemsize * multiplier
         for image in range(g.n):
-            for part in blocks(g.c, grid_nbytes, buffers.grain_nbytes):
-                outputs = slice(part.start * multiplier, part.stop * multiplier)
-                y = buffers.outputs[0][image, outputs]
-                source = x[image, part]
-                runs.append(self._convolve(xp, g, source, weights[outputs], y, buffers.workspace))
-                runs.append(buffers.finish((image, outputs)))
+            for part in blocks(g.c, channel_nbytes, buffers.grain_nbytes):
+                made = slice(part.start * multiplier, part.stop * multiplier)
+                y = buffers.outputs[0][image, made]
+                runs.append(
+                    self._convolve(xp, g, x[image, part], weights[made], y, buffers.workspace)
+                )
+                runs.append(buffers.finish((image, made)))
         return in_order(runs)
 
     @staticmethod
-    def _flat(g: ConvGeometry) -> bool:
-        return max(g.strides) == 1 and len(g.spatial) == 2
+    def _grid(g: ConvGeometry) -> tuple[int, ...]:
+        """Spatial shape of one phase."""
+        return tuple(-(-size // s) for size, s in zip(g.padded, g.strides, strict=True))
+
+    def _phase_elements(self, g: ConvGeometry) -> int:
+        return math.prod(self._grid(g))
 
     def _convolve(
         self, xp: ArrayModule, g: ConvGeometry, source: Array, w: Array, y: Array, workspace: Array
     ) -> Run:
-        channels, multiplier = len(w), g.k // g.group
-        padded, offset = take(workspace, 0, (channels, *g.padded), g.dtype)
-        inner = padded[
-            (
-                slice(None),
-                *(slice(lo, lo + size) for lo, size in zip(g.begin, g.spatial, strict=True)),
-            )
+        channels, grid = len(w), self._grid(g)
+        steps = tuple(math.prod(grid[axis + 1 :]) for axis in range(len(grid)))
+        size = math.prod(grid)
+        span = 1 + sum((count - 1) * step for count, step in zip(g.output, steps, strict=True))
+        phases, offset = take(workspace, 0, (*g.strides, channels, size), g.dtype)
+        sums, offset = take(workspace, offset, (channels, size), g.dtype)
+        part, _ = take(workspace, offset, (channels, span), g.dtype)
+        total = sums[:, :span]
+        result = sums.reshape(channels, *grid)[
+            (slice(None), *(slice(count) for count in g.output))
         ]
         taps = list(cartesian(*map(range, g.kernel)))
-        if self._flat(g):
-            width, size = g.padded[1], math.prod(g.padded)
-            span = (g.output[0] - 1) * width + g.output[1]
-            flat = padded.reshape(channels, size)
-            sums, offset = take(workspace, offset, (channels, size), g.dtype)
-            part, _ = take(workspace, offset, (channels, span), g.dtype)
-            total = sums[:, :span]
-            starts = [t * g.dilations[0] * width + u * g.dilations[1] for t, u in taps]
-            views = [flat[:, start : start + span] for start in starts]
-            result = sums.reshape(channels, *g.padded)[:, : g.output[0], : g.output[1]]
-        else:
-            views = [padded[(slice(None), *tap_slices(g.window, tap))] for tap in taps]
-            part, _ = take(workspace, offset, (channels, *g.output), g.dtype)
-            total = result = y
-        factors = [w[(slice(None), *tap)].reshape(-1, *(1,) * (total.ndim - 1)) for tap in taps]
+        views, factors = [], []
+        for tap in taps:
+            places = [t * d for t, d in zip(tap, g.dilations, strict=True)]
+            phase = tuple(place % s for place, s in zip(places, g.strides, strict=True))
+            start = sum(
+                place // s * step for place, s, step in zip(places, g.strides, steps, strict=True)
+            )
+            views.append(phases[phase][:, start : start + span])
+            factors.append(w[(slice(None), *tap)].reshape(-1, 1))
+        copies = self._phase_copies(g, source, phases)
+        clear = g.needs_padding or any(
+            size % s for size, s in zip(g.spatial, g.strides, strict=True)
+        )
+        multiplier = channels // len(source)
 
         def convolve() -> None:
-            if g.needs_padding:
-                padded.fill(0)
-            inner[...] = source if multiplier == 1 else xp.repeat(source, multiplier, axis=0)
+            if clear:
+                phases.fill(0)
+            for target, seen in copies:
+                target[...] = seen if multiplier == 1 else xp.repeat(seen, multiplier, axis=0)
             xp.multiply(views[0], factors[0], out=total)
             for view, factor in zip(views[1:], factors[1:], strict=True):
                 xp.multiply(view, factor, out=part)
                 xp.add(total, part, out=total)
-            if result is not y:
-                y[...] = result
+            y[...] = result
 
         return convolve
+
+    def _phase_copies(
+        self, g: ConvGeometry, source: Array, phases: Array
+    ) -> list[tuple[Array, Array]]:
+        """(place inside a phase, the pixels of the source that belong there)."""
+        grid = self._grid(g)
+        copies = []
+        for phase in cartesian(*map(range, g.strides)):
+            firsts = [-(lo - p) % s for p, lo, s in zip(phase, g.begin, g.strides, strict=True)]
+            seen = source[
+                (slice(None), *(slice(f, None, s) for f, s in zip(firsts, g.strides, strict=True)))
+            ]
+            starts = [
+                (first + lo) // s for first, lo, s in zip(firsts, g.begin, g.strides, strict=True)
+            ]
+            places = tuple(
+                slice(start, start + count)
+                for start, count in zip(starts, seen.shape[1:], strict=True)
+            )
+            target = phases[phase].reshape(phases.shape[-2], *grid)[(slice(None), *places)]
+            counts = target.shape[1:]
+            copies.append((target, seen[(slice(None), *(slice(count) for count in counts))]))
+        return copies

@@ -7,7 +7,7 @@ from functools import partial
 from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
 from mnnpy.runtime.graph.types import ArrayModule
 from mnnpy.runtime.ops.convolution import Conv
-from mnnpy.schemes.geometry import ConvGeometry, blocks, in_order
+from mnnpy.schemes.geometry import ConvGeometry, flat_rows, in_order, row_blocks
 
 
 class ConvPointwise(Scheme):
@@ -25,18 +25,17 @@ class ConvPointwise(Scheme):
             return "strides and padding need the pixels gathered first"
         return "grouped" if g.group > 1 else None
 
-    def bind(
-        self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers
-    ) -> Run:
+    def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
         g = ConvGeometry.of(task)
         x, w = buffers.inputs[:2]
         assert x is not None and w is not None
-        columns = x.reshape(g.n, g.c, g.pixels)
-        rows = w.reshape(g.k, g.c)
-        y = buffers.outputs[0].reshape(g.n, g.k, g.pixels)
+        weights = w.reshape(g.k, g.c)
+        y = buffers.outputs[0]
+        row_nbytes = (g.k + g.c) * g.pixels // g.output[0] * g.dtype.itemsize
         runs: list[Run | None] = []
         for image in range(g.n):
-            for part in blocks(g.k, g.pixels * g.dtype.itemsize, buffers.grain_nbytes):
-                runs.append(partial(xp.matmul, rows[part], columns[image], out=y[image, part]))
-                runs.append(buffers.finish((image, part)))
+            for rows in row_blocks(g, row_nbytes, buffers.grain_nbytes):
+                columns = flat_rows(x[image], rows)
+                runs.append(partial(xp.matmul, weights, columns, out=flat_rows(y[image], rows)))
+                runs.append(buffers.finish((image, slice(None), rows)))
         return in_order(runs)

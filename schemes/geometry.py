@@ -13,6 +13,8 @@ from mnnpy.runtime.graph.types import Array, DType
 from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.ops.shape_math import Window
 
+_BLOCK_PIXELS = 384
+
 
 @dataclass(frozen=True, slots=True)
 class ConvGeometry:
@@ -139,6 +141,25 @@ def blocks(total: int, row_nbytes: int, grain_nbytes: int) -> list[slice]:
     """Split ``total`` rows into runs of about ``grain_nbytes``, at least one row each."""
     rows = max(1, min(total, grain_nbytes // max(row_nbytes, 1)))
     return [slice(start, min(start + rows, total)) for start in range(0, total, rows)]
+
+
+def row_blocks(g: ConvGeometry, row_nbytes: int, grain_nbytes: int) -> list[slice]:
+    """Split the output's first spatial axis into runs of about ``grain_nbytes``.
+
+    Blocks keep at least ``_BLOCK_PIXELS`` pixels, below which matrix products lose more than
+    caching gains.
+    """
+    row_pixels = max(math.prod(g.output[1:]), 1)
+    rows = max(grain_nbytes // max(row_nbytes, 1), -(-_BLOCK_PIXELS // row_pixels))
+    count = max(1, round(g.output[0] / rows))
+    return blocks(g.output[0], 1, -(-g.output[0] // count))
+
+
+def flat_rows(image: Array, rows: slice) -> Array:
+    """Matrix (channels, pixels) of some rows of a (channels, *spatial) image, not copied."""
+    channels, height = image.shape[:2]
+    row = math.prod(image.shape[2:])
+    return image.reshape(channels, height * row)[:, rows.start * row : rows.stop * row]
 
 
 def in_order(runs: Sequence[Run | None]) -> Run:

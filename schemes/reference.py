@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
+from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import ArrayModule
 
@@ -12,6 +12,10 @@ class Reference(Scheme):
 
     name = "reference"
     operators = (Op,)
+
+    def work(self, task: Task, config: Config) -> Work:
+        """Temporaries of textbook code: about four passes and ten calls."""
+        return Work(task.macs, 4 * task.nbytes, 10)
 
     def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
         op, inputs, outputs = task.op, buffers.inputs, buffers.outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mnnpy.converter.importers import (
     attention,
+    control,
     core,
     elementwise,
     generation,
@@ -14,13 +15,16 @@ from mnnpy.converter.importers import (
     recurrent,
     reduction,
     resize,
+    sequence,
     signal,
     training,
+    vision,
 )
 from mnnpy.converter.importers.base import Importer, Row
 
 _FAMILIES = (
     attention,
+    control,
     core,
     elementwise,
     generation,
@@ -31,8 +35,10 @@ _FAMILIES = (
     recurrent,
     reduction,
     resize,
+    sequence,
     signal,
     training,
+    vision,
 )
 
 

@@ -29,7 +29,7 @@ class Equal(Comparison):
 
     def reference(self, xp: ArrayModule, a: Array, b: Array) -> tuple[Array, ...]:
         if a.dtype == object or b.dtype == object:
-            return (np.frompyfunc(_equal, 2, 1)(a, b).astype(np.bool_),)
+            return (np.asarray(np.frompyfunc(_equal, 2, 1)(a, b), dtype=np.bool_),)
         return (xp.equal(a, b),)
 
 

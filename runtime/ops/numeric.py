@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import ml_dtypes
 import numpy as np
 
 from mnnpy.runtime.graph.types import DTYPES, FLOAT32, Array, ArrayModule, DType
@@ -25,6 +24,11 @@ def widen(x: Array) -> Array:
     return x.astype(wide(x.dtype), copy=False)
 
 
+def on_host(x: Array) -> Array:
+    """The array in the host's memory: what CuPy holds is copied, NumPy's stays."""
+    return x.get() if hasattr(x, "get") else x
+
+
 def lowest(dtype: DType) -> float:
     """What no element is below: the neutral element of the maximum."""
     return _limits(dtype)[0]
@@ -40,7 +44,7 @@ def _limits(dtype: DType) -> tuple[float, float]:
         return False, True
     if dtype.kind == "f" or dtype in _NARROW_FLOATS:
         return -np.inf, np.inf
-    limits = ml_dtypes.iinfo(dtype)
+    limits = np.iinfo(dtype)
     return int(limits.min), int(limits.max)
 
 

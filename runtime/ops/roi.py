@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mnnpy.runtime.errors import ShapeError
+from mnnpy.runtime.graph.dims import differ
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array, ArrayModule, TensorType, Type, Value
 from mnnpy.runtime.ops.numeric import widen
@@ -29,8 +30,10 @@ class MaxRoiPool(Op):
 
     def reference(self, xp: ArrayModule, x: Array, rois: Array) -> tuple[Array, ...]:
         y = xp.zeros((rois.shape[0], x.shape[1], *self.pooled_shape), dtype=x.dtype)
-        for index, (image, *corners) in enumerate(rois.astype(np.float64).tolist()):
-            left, top, right, bottom = (_round(c * self.spatial_scale) for c in corners)
+        corners = widen(rois[:, 1:]) * widen(rois).dtype.type(self.spatial_scale)
+        places = zip(rois[:, 0].tolist(), corners.tolist(), strict=True)
+        for index, (image, scaled) in enumerate(places):
+            left, top, right, bottom = map(_round, scaled)
             rows = _cells(top, bottom, self.pooled_shape[0], x.shape[2])
             columns = _cells(left, right, self.pooled_shape[1], x.shape[3])
             for p, row in enumerate(rows):
@@ -47,9 +50,9 @@ def _round(value: float) -> int:
 
 
 def _cells(first: int, last: int, count: int, limit: int) -> list[slice]:
-    size = max(last - first + 1, 1) / count
+    length = max(last - first + 1, 1)
     edges = [
-        (math.floor(i * size) + first, math.ceil((i + 1) * size) + first) for i in range(count)
+        (first + i * length // count, first - (-(i + 1) * length // count)) for i in range(count)
     ]
     return [slice(min(max(a, 0), limit), min(max(b, 0), limit)) for a, b in edges]
 
@@ -79,13 +82,21 @@ class RoiAlign(Op):
     ) -> tuple[Array, ...]:
         height, width = self.output_height, self.output_width
         y = xp.zeros((rois.shape[0], x.shape[1], height, width), dtype=x.dtype)
-        places = zip(rois.astype(np.float64).tolist(), batch_indices.tolist(), strict=True)
-        for index, ((x1, y1, x2, y2), image) in enumerate(places):
-            rows = self._interpolation(y1, y2, height, x.shape[2])
-            columns = self._interpolation(x1, x2, width, x.shape[3])
+        for index, (corners, image) in enumerate(
+            zip(self._corners(rois), batch_indices.tolist(), strict=True)
+        ):
+            rows = self._interpolation(corners[1::2], height, x.shape[2])
+            columns = self._interpolation(corners[::2], width, x.shape[3])
             if rows.shape[1] and columns.shape[1]:
                 y[index] = self._pooled(xp, widen(x[image]), rows, columns).astype(x.dtype)
         return (y,)
+
+    def _corners(self, rois: Array) -> Array:
+        """Corners on the input's grid, on the host and in the regions' own precision."""
+        dtype = widen(rois).dtype
+        half_pixel = self.coordinate_transformation_mode == "half_pixel"
+        corners = np.array(rois.tolist(), dtype=dtype).reshape(rois.shape)
+        return corners * dtype.type(self.spatial_scale) - dtype.type(0.5 if half_pixel else 0)
 
     def _pooled(self, xp: ArrayModule, plane: Array, rows: Array, columns: Array) -> Array:
         weights = [xp.asarray(axis, dtype=plane.dtype) for axis in (rows, columns)]
@@ -96,14 +107,15 @@ class RoiAlign(Op):
         corners = xp.einsum("chw,piah,qjbw->cpqijab", plane, *weights, optimize=True)
         return xp.max(corners, axis=(3, 4, 5, 6))
 
-    def _interpolation(self, first: float, last: float, count: int, size: int) -> Array:
+    def _interpolation(self, edges: Array, count: int, size: int) -> Array:
         """Weights (cell, point, corner, input) of linear interpolation along one axis."""
-        shift = 0.5 if self.coordinate_transformation_mode == "half_pixel" else 0.0
-        first, last = first * self.spatial_scale - shift, last * self.spatial_scale - shift
-        length = last - first if shift else max(last - first, 1.0)
-        points = self.sampling_ratio or max(math.ceil(length / count), 0)
+        length = edges[1] - edges[0]
+        if self.coordinate_transformation_mode != "half_pixel":
+            length = max(length, edges.dtype.type(1))
+        step = length / edges.dtype.type(count)
+        points = self.sampling_ratio or max(math.ceil(step), 0)
         cells = np.arange(count)[:, None] + (np.arange(points) + 0.5) / max(points, 1)
-        at = first + cells * (length / count)
+        at = edges[0] + cells.astype(edges.dtype) * step
         inside = (at >= -1) & (at <= size)
         at = np.clip(at, 0, size - 1)
         low = np.floor(at).astype(np.int64)
@@ -117,7 +129,7 @@ class RoiAlign(Op):
 
 
 def _require_planes(x: Value, rois: Value, columns: int) -> None:
-    if x.rank != 4 or rois.rank != 2 or rois.shape[1] != columns:
+    if x.rank != 4 or rois.rank != 2 or differ(rois.shape[1], columns):
         raise ShapeError(
             f"regions of shape {rois.shape} for input of shape {x.shape}: "
             f"need (count, {columns}) and four axes"

@@ -143,41 +143,40 @@ def slide_window(
         Where attributes have another rank, are not positive, or the window does not fit.
     """
     rank = len(spatial)
-    kernel = tuple(int(k) for k in kernel)
+    sizes = tuple(int(k) for k in kernel)
     strides, dilations = tuple(strides) or (1,) * rank, tuple(dilations) or (1,) * rank
     pads = tuple(pads) or (0,) * (2 * rank)
-    if not len(kernel) == len(strides) == len(dilations) == len(pads) // 2 == rank:
+    if not len(sizes) == len(strides) == len(dilations) == len(pads) // 2 == rank:
         raise ShapeError(
-            f"window of kernel {kernel}, strides {strides}, dilations {dilations}, pads {pads} "
+            f"window of kernel {sizes}, strides {strides}, dilations {dilations}, pads {pads} "
             f"does not fit {rank} spatial axes"
         )
-    if min((*kernel, *strides, *dilations), default=1) < 1:
-        raise ShapeError(f"kernel {kernel}, strides {strides}, dilations {dilations} must be >= 1")
-    extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+    if min((*sizes, *strides, *dilations), default=1) < 1:
+        raise ShapeError(f"kernel {sizes}, strides {strides}, dilations {dilations} must be >= 1")
+    extent = tuple((k - 1) * d + 1 for k, d in zip(sizes, dilations, strict=True))
     begin: tuple[Dim, ...] = pads[:rank]
     end: tuple[Dim, ...] = pads[rank:]
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         begin, end = _same_padding(spatial, extent, strides, lower=auto_pad == "SAME_LOWER")
     elif auto_pad == "VALID":
         begin = end = (0,) * rank
-    ceil = ceil_mode and auto_pad == "NOTSET"
+    ceil = ceil_mode and not auto_pad.startswith("SAME")
     output = tuple(
-        _positions(size + lo + hi - span, stride, ceil, size + lo)
+        _positions(size + lo, hi, span, stride, ceil)
         for size, lo, hi, span, stride in zip(spatial, begin, end, extent, strides, strict=True)
     )
     if any(isinstance(count, int) and count < 1 for count in output) and product(spatial) != 0:
         raise ShapeError(f"a window of {extent} does not fit {spatial} padded by {begin}, {end}")
-    return Window(kernel, strides, dilations, begin, end, output)
+    return Window(sizes, strides, dilations, begin, end, output)
 
 
-def _positions(slack: Dim, stride: int, ceil_mode: bool, limit: Dim) -> Dim:
+def _positions(limit: Dim, end: Dim, span: int, stride: int, ceil_mode: bool) -> Dim:
+    """Windows over ``limit`` elements, begin padding included, and ``end`` elements of padding."""
     if not ceil_mode:
-        return slack // stride + 1
-    count = -(-slack // stride) + 1
-    # A window that would start in the end padding is dropped, as PyTorch and ONNX Runtime do.
-    if isinstance(count, int) and isinstance(limit, int) and (count - 1) * stride >= limit:
-        count -= 1
-    return count
+        return (limit + end - span) // stride + 1
+    # ceil((limit + end - span) / stride) + 1, less those windows that would start in the end
+    # padding: PyTorch and ONNX Runtime drop them.
+    return -(-(limit + min(int(end) - span + stride, 0)) // stride)
 
 
 def _same_padding(
@@ -204,13 +203,13 @@ def transposed_output(
     output_shape: Sequence[int],
     auto_pad: str,
 ) -> Window:
-    """Window of a transposed convolution: ``output`` is its output's spatial shape (ConvTranspose-11)."""
+    """Window of a transposed convolution; its ``output`` is the output's spatial shape."""
     rank = len(spatial)
-    kernel = tuple(int(k) for k in kernel)
+    sizes = tuple(int(k) for k in kernel)
     strides, dilations = tuple(strides) or (1,) * rank, tuple(dilations) or (1,) * rank
     output_padding = tuple(output_padding) or (0,) * rank
     pads = tuple(pads) or (0,) * (2 * rank)
-    extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+    extent = tuple((k - 1) * d + 1 for k, d in zip(sizes, dilations, strict=True))
     if not len(strides) == len(dilations) == len(output_padding) == len(pads) // 2 == rank:
         raise ShapeError(f"attributes do not fit {rank} spatial axes")
     full = tuple(
@@ -225,12 +224,12 @@ def transposed_output(
         total = [a - b for a, b in zip(full, wanted, strict=True)]
         halves = [t // 2 for t in total]
         others = [t - h for t, h in zip(total, halves, strict=True)]
-        upper = auto_pad == "SAME_UPPER" 
+        upper = auto_pad == "SAME_UPPER"
         begin, end = (halves, others) if upper else (others, halves)
-        return Window(kernel, strides, dilations, tuple(begin), tuple(end), wanted)
+        return Window(sizes, strides, dilations, tuple(begin), tuple(end), wanted)
     begin_, end_ = pads[:rank], pads[rank:]
     output = tuple(f - lo - hi for f, lo, hi in zip(full, begin_, end_, strict=True))
-    return Window(kernel, strides, dilations, begin_, end_, output)
+    return Window(sizes, strides, dilations, begin_, end_, output)
 
 
 def as_ints(array: Array) -> tuple[int, ...]:

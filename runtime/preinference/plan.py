@@ -45,12 +45,14 @@ class MemoryPlan:
 class Step:
     """One kernel call: the node (an operator, a region or a copy) and how it runs.
 
+    ``types`` are those of the values that the step writes (UnknownType where only the data says).
     ``aliases`` says, per output, which inputs already lie in its memory, so that nothing needs to
     be moved: (output, input) pairs of positions.
     """
 
     node: Node
     choice: Choice
+    types: tuple[Type, ...] = ()
     aliases: tuple[tuple[int, int], ...] = ()
 
 
@@ -90,3 +92,19 @@ class Plan:
         for step in self.steps:
             counts[step.choice.backend] = counts.get(step.choice.backend, 0) + 1
         return tuple(sorted(counts, key=lambda name: -counts[name]))
+
+    def explain(self, step: int | str | None = None) -> str:
+        """The plan as a table; asked for one step, every candidate that it was chosen from.
+
+        Parameters
+        ----------
+        step : position of the step, or the name of a node in it.
+
+        Raises
+        ------
+        PlanError
+            Where the plan has no such step.
+        """
+        from mnnpy.runtime.preinference.explain import explain_plan, explain_step
+
+        return explain_plan(self) if step is None else explain_step(self, step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,21 +12,19 @@ from mnnpy.runtime.contracts import (
     PLAIN,
     Backend,
     Choice,
-    Config,
     Cost,
-    Kernel,
     Layout,
     Task,
 
 )
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.inference import infer_values
-from mnnpy.runtime.graph.types import STRING, TensorType, Type, Value
+from mnnpy.runtime.graph.types import STRING, TensorType, Type, UnknownType, Value
 from mnnpy.runtime.ops.fused import Copy
 from mnnpy.runtime.ops.slicing import Concat
 from mnnpy.runtime.preinference.memory import MemoryStep, plan_memory
 from mnnpy.runtime.preinference.plan import Plan, Step
-from mnnpy.runtime.preinference.selection import Constraints, Selected, Selector
+from mnnpy.runtime.preinference.selection import Constraints, Measure, Selected, Selector
 
 HOST = "host"
 
@@ -45,7 +43,7 @@ def make_plan(
     inputs: Mapping[str, Value],
     backends: Sequence[Backend],
     constraints: Constraints | None = None,
-    measure: Callable[[Backend, Kernel, Task, Config], float | None] | None = None,
+    measure: Measure | None = None,
 ) -> Planned:
     """Plan a graph for concrete inputs.
 
@@ -53,7 +51,7 @@ def make_plan(
     ----------
     inputs : every graph input with a concrete type, and its content where that sets shapes.
     backends : in order of preference; the first is the one the user asked for.
-    measure : gives measured seconds of a candidate, or None to use the prediction.
+    measure : gives measured seconds of a task's candidates, or None to use the predictions.
 
     Raises
     ------
@@ -69,8 +67,7 @@ def make_plan(
     objects = frozenset(
         name for node in nodes for name in node.writes if is_object(values[name].type)
     ) | {name for name, value in inputs.items() if is_object(value.type)}
-    selector = Selector(graph, values, backends, constraints or Constraints())
-    selector.measure = measure
+    selector = Selector(graph, values, backends, constraints or Constraints(), measure)
     by_kernel = [node for node in nodes if not objects.intersection((*node.reads, *node.writes))]
     chosen = {entry.node.name: entry for entry in selector.select(by_kernel)}
     covered = {node.name for node in by_kernel}
@@ -231,7 +228,7 @@ class _Assembly:
         )
         node = replace(node, inputs=reads)
         kernel, task = selected.kernel, selected.task
-        self.steps.append(Step(node, choice))
+        self.steps.append(Step(node, choice, task.outputs))
         for name, layout in zip(node.writes, choice.output_layouts, strict=True):
             self._settle(name, selected.memory, layout)
         self.specs.append(
@@ -257,7 +254,8 @@ class _Assembly:
         node = replace(node, inputs=reads)
         count = len(node.outputs)
         choice = Choice("numpy", "object", (), (PLAIN,) * len(reads), (PLAIN,) * count, Cost(0.0))
-        self.steps.append(Step(node, choice))
+        types = tuple(self.values[name].type or UnknownType() for name in node.writes)
+        self.steps.append(Step(node, choice, types))
         for name in node.writes:
             if name not in self.objects:
                 self._settle(name, HOST, PLAIN)
@@ -276,9 +274,10 @@ class _Assembly:
             by = backend if backend is not None and memory != HOST else self._backend_of(given[0])
             seconds = self.selector.conversion_seconds(name, given, (memory, layout), by)
             choice = Choice(by, "copy", (), (given[1],), (layout,), Cost(seconds))
-            self.steps.append(Step(Node(target, Copy(), (name,), (target,)), choice))
-            self.specs.append(MemoryStep((name,), (target,), memory))
             tensor = self.values[name].tensor
+            copy = Node(target, Copy(), (name,), (target,))
+            self.steps.append(Step(copy, choice, (tensor,)))
+            self.specs.append(MemoryStep((name,), (target,), memory))
             self.home[target] = (memory, layout)
             self.tensors[target] = (tensor, layout)
             self.copies[key] = target

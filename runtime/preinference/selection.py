@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import TypeAlias
 
 import numpy as np
 
@@ -40,6 +41,7 @@ class Constraints:
     max_error : largest relative error that a scheme may add.
     max_workspace_nbytes : largest workspace of one step.
     fuse : whether regions are considered.
+    regions : the regions to use, each by its nodes' names; None leaves them to selection.
     """
 
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -48,6 +50,7 @@ class Constraints:
     max_error: float = 1e-3
     max_workspace_nbytes: int | None = None
     fuse: bool = True
+    regions: frozenset[tuple[str, ...]] | None = None
 
     def reason_against(
         self, node: Node, backend: str, scheme: str, config: Config | None
@@ -84,6 +87,10 @@ class Candidate:
     memory: str
 
 
+Measure: TypeAlias = Callable[[Task, Sequence[Candidate]], Sequence[float] | None]
+"""Measured seconds of every candidate of a task, or None to go by the predictions."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Selected:
     """A node or region with its task and choice."""
@@ -104,7 +111,7 @@ class Selector:
         values: Mapping[str, Value],
         backends: Sequence[Backend],
         constraints: Constraints,
-        measure: Callable[[Backend, Kernel, Task, Config], float | None] | None = None,
+        measure: Measure | None = None,
     ) -> None:
         self.graph = graph
         self.values = values
@@ -118,7 +125,7 @@ class Selector:
         """Cover ``nodes`` by single nodes and regions and choose for each."""
         cover = self._cover(nodes)
         tasks = [self.task(node) for node in cover]
-        weighed = [self.candidates(node, task) for node, task in zip(cover, tasks, strict=True)]
+        weighed = [self._measured(node, task) for node, task in zip(cover, tasks, strict=True)]
         for node, (candidates, rejected) in zip(cover, weighed, strict=True):
             if not candidates:
                 raise PlanError(_no_candidate(node, rejected))
@@ -138,10 +145,22 @@ class Selector:
     def candidates(self, node: Node, task: Task) -> tuple[list[Candidate], list[Rejected]]:
         """Everything that could run the task, and everything that could not with its reason."""
         constrained = self._constraint_key(node)
-        key = (constrained, _task_key(task))
+        key = (constrained, task_key(task))
         if key not in self._memo:
             self._memo[key] = self._weigh(node, task)
         return self._memo[key]
+
+    def _measured(self, node: Node, task: Task) -> tuple[list[Candidate], list[Rejected]]:
+        """Candidates with measured costs where the measurer gives them, cheapest first."""
+        candidates, rejected = self.candidates(node, task)
+        seconds = self.measure(task, candidates) if self.measure and candidates else None
+        if seconds is None:
+            return candidates, rejected
+        timed = [
+            replace(c, cost=replace(c.cost, seconds=s, measured=True))
+            for c, s in zip(candidates, seconds, strict=True)
+        ]
+        return sorted(timed, key=lambda c: c.cost.seconds), rejected
 
     def _constraint_key(self, node: Node) -> str | None:
         """Nodes that a constraint names on their own are weighed on their own."""
@@ -163,7 +182,7 @@ class Selector:
                     rejected.append(Rejected(backend.name, kernel.scheme, (), reason, None))
                     continue
                 for config in kernel.configs(task, device):
-                    cost = self._cost(backend, device, kernel, task, config)
+                    cost = self._cost(device, kernel, task, config)
                     reason = self._reason_by_cost(node, backend.name, kernel.scheme, config, cost)
                     if reason is not None:
                         rejected.append(Rejected(backend.name, kernel.scheme, config, reason, cost))
@@ -175,16 +194,12 @@ class Selector:
         candidates.sort(key=lambda c: c.cost.seconds)
         return candidates, rejected
 
-    def _cost(
-        self, backend: Backend, device: Device, kernel: Kernel, task: Task, config: Config
-    ) -> Cost:
-        measured = self.measure(backend, kernel, task, config) if self.measure else None
-        work = kernel.work(task, config)
+    @staticmethod
+    def _cost(device: Device, kernel: Kernel, task: Task, config: Config) -> Cost:
         return Cost(
-            device.seconds(kernel.scheme, work) if measured is None else measured,
+            device.seconds(kernel.scheme, kernel.work(task, config)),
             kernel.workspace_nbytes(task, config),
             kernel.max_error(task, config),
-            measured is not None,
         )
 
     def _reason_by_cost(
@@ -198,7 +213,8 @@ class Selector:
         return self.constraints.reason_against(node, backend, scheme, config)
 
     def _cover(self, nodes: Sequence[Node]) -> list[Node]:
-        """Replace nodes by the regions that save most; greedy, in a fixed order."""
+        """Replace nodes by the given regions, else by those that save most; greedy, in order."""
+        given = self.constraints.regions
         if not self.constraints.fuse:
             return list(nodes)
         among = {node.name for node in nodes}
@@ -211,7 +227,7 @@ class Selector:
                     continue
                 seen.add(names)
                 region = self._region(parts)
-                saving = self._saving(parts, region)
+                saving = self._saving(parts, region) if given is None else float(names in given)
                 if saving > 0:
                     ranked.append((-saving, len(ranked), parts, region))
         taken: dict[str, Node | None] = {}
@@ -339,7 +355,7 @@ def _cheapest_per_signature(candidates: Iterable[Candidate]) -> list[Candidate]:
     return list(best.values())
 
 
-def _task_key(task: Task) -> object:
+def task_key(task: Task) -> object:
     """Equal for tasks that every kernel treats alike: operator, types, and small contents."""
     return (
         task.op if not isinstance(task.op, Fused) else _graph_key(task.op.graph),
