@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import onnx
 
 from mnnpy.converter.importers import find_importer
-from mnnpy.converter.importers.base import Imported, OnnxNode
+from mnnpy.converter.importers.base import Imported, Importer, OnnxNode
+from mnnpy.converter.onnx_functions import (
+    Function,
+    FunctionId,
+    domain_of,
+    instantiate,
+    local_functions,
+    onnx_function,
+)
 from mnnpy.converter.onnx_tensors import constant_array, sparse_array, tensor_array
-from mnnpy.converter.onnx_types import read_type
+from mnnpy.converter.onnx_types import read_type, write_type
 from mnnpy.runtime.errors import InvalidModelError, MnnpyError, UnsupportedOperatorError
 from mnnpy.runtime.graph.graph import Graph, Node, in_topological_order
-from mnnpy.runtime.graph.types import Array, UnknownType
+from mnnpy.runtime.graph.inference import infer_values
+from mnnpy.runtime.graph.types import Array, Type, UnknownType
 
-_ONNX_DOMAINS = ("", "ai.onnx")
+_LOG = logging.getLogger("mnnpy")
+_MOST_EXPANDED = 1_000_000
+"""Functions that call functions grow exponentially: a small file could fill the memory."""
+
+
+class _Unsupported(NamedTuple):
+    domain: str
+    op_type: str
+    version: int
+    name: str
 
 
 def read_graph(model: onnx.ModelProto) -> Graph:
-    """The model's graph with every node imported.
+    """The model's graph with every node imported; functions are expanded in place.
 
     Raises
     ------
@@ -31,49 +50,53 @@ def read_graph(model: onnx.ModelProto) -> Graph:
     UnsupportedOperatorError
         Listing every operator that no importer knows, with node names and counts.
     """
-    opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
-    reader = _Reader(opsets or {"": 1})
+    opsets = {domain_of(entry.domain): entry.version for entry in model.opset_import} or {"": 1}
+    reader = _Reader(opsets, local_functions(model, opsets))
     graph = reader.read(model.graph)
     if reader.unsupported:
-        raise UnsupportedOperatorError(_list_unsupported(reader.unsupported, opsets))
+        raise UnsupportedOperatorError(_list_unsupported(reader.unsupported))
+    if reader.fed_constants:
+        _LOG.info("%d initialisers are graph inputs too: constants here", len(reader.fed_constants))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     producer = f"{model.producer_name} {model.producer_version}".strip()
     metadata |= {"producer": producer, "opset": str(opsets.get("", ""))}
-    return Graph(
-        graph.nodes, graph.inputs, graph.outputs, graph.constants, graph.name, metadata
-    ).validate()
+    return replace(graph, metadata=metadata).validate()
 
 
 @dataclass
+class _Scope:
+    """A graph while it is read; ``visible`` are its constants and those around it."""
+
+    inputs: dict[str, Type]
+    constants: dict[str, Array]
+    visible: dict[str, Array]
+    nodes: list[Node] = field(default_factory=list)
+
+    def define(self, name: str, array: Array) -> None:
+        self.constants[name] = self.visible[name] = array
+
+
+@dataclass(frozen=True)
 class _Reader:
-    """State of one reading: opset versions and what could not be imported."""
+    """What reading needs to know and what it finds; the lists are shared by nested readers."""
 
     opsets: Mapping[str, int]
-    unsupported: list[tuple[str, str, str]] = field(default_factory=list)
-    counter: Iterable[int] = field(default_factory=itertools.count)
+    functions: Mapping[FunctionId, Function]
+    callers: tuple[FunctionId, ...] = ()
+    unsupported: list[_Unsupported] = field(default_factory=list)
+    fed_constants: list[str] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    expanded: Iterator[int] = field(default_factory=itertools.count)
 
     def read(self, proto: onnx.GraphProto, outer: Mapping[str, Array] | None = None) -> Graph:
         """One graph, or a subgraph that sees the constants ``outer``.
 
         Names that a subgraph captures from around it become its last inputs, in order of use.
         """
-        constants = {t.name: tensor_array(t) for t in proto.initializer}
-        constants |= {t.values.name: sparse_array(t) for t in proto.sparse_initializer}
-        inputs = {
-            value.name: read_type(value.type)
-            for value in proto.input
-            if value.name not in constants
-        }
-        local = {*inputs, *(name for node in proto.node for name in node.output)}
-        visible = {name: array for name, array in (outer or {}).items() if name not in local}
-        visible |= constants
-        nodes: list[Node] = []
+        scope = self._open(proto, outer or {})
         for node_proto in proto.node:
-            imported = self._import(node_proto, visible)
-            nodes.extend(imported.nodes)
-            constants.update(imported.constants)
-            visible.update(imported.constants)
-        nodes = _with_unique_names(nodes)
+            self._add(node_proto, scope)
+        nodes, inputs, constants = _with_unique_names(scope.nodes), scope.inputs, scope.constants
         outputs = tuple(value.name for value in proto.output)
         if outer is not None:
             known = {*inputs, *constants, *(name for node in nodes for name in node.writes)}
@@ -83,39 +106,62 @@ class _Reader:
         ordered = in_topological_order(nodes, {*inputs, *constants})
         return Graph(ordered, inputs, outputs, constants, proto.name)
 
-    def _import(self, proto: onnx.NodeProto, constants: Mapping[str, Array]) -> Imported:
-        domain = _domain(proto.domain)
-        name = proto.name or f"{proto.op_type}_{next(iter(self.counter))}"
+    def _open(self, proto: onnx.GraphProto, outer: Mapping[str, Array]) -> _Scope:
+        """A graph's inputs and initialisers. Before IR 4 every initialiser was an input too."""
+        constants = {t.name: tensor_array(t) for t in proto.initializer}
+        constants |= {t.values.name: sparse_array(t) for t in proto.sparse_initializer}
+        self.fed_constants.extend(v.name for v in proto.input if v.name in constants)
+        inputs = {
+            value.name: read_type(value.type, value.name)
+            for value in proto.input
+            if value.name not in constants
+        }
+        local = {*inputs, *(name for node in proto.node for name in node.output)}
+        visible = {name: array for name, array in outer.items() if name not in local}
+        return _Scope(inputs, constants, visible | constants)
+
+    def _add(self, proto: onnx.NodeProto, scope: _Scope) -> None:
+        """Import one node into the scope, or the body of the function that it calls."""
+        domain = domain_of(proto.domain)
         version = self.opsets.get(domain, 1)
         if proto.op_type == "Constant" and domain == "":
-            return Imported((), {proto.output[0]: constant_array(proto)})
+            scope.define(proto.output[0], constant_array(proto))
+            return
+        name = proto.name or f"{proto.op_type}_{next(self.numbers)}"
         importer = find_importer(domain, proto.op_type, version)
-        outputs = _names(proto.output)
-        node = OnnxNode(
-            name,
-            domain,
-            proto.op_type,
-            version,
-            _names(proto.input),
-            outputs,
-            {a.name: self._attribute(a, constants) for a in proto.attribute},
-            constants,
-        )
         if importer is None:
-            self.unsupported.append((domain, proto.op_type, name))
-            return Imported(())
-        try:
-            result = importer(node)
-        except MnnpyError:
-            raise
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidModelError(
-                f"{node}: attributes or inputs do not fit opset {version}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        if isinstance(result, Imported):
-            return result
-        return Imported((Node(name, result, node.inputs, outputs),))
+            function = self._function(proto, domain, version, scope)
+            if function is None:
+                self.unsupported.append(_Unsupported(domain, proto.op_type, version, name))
+            else:
+                self._expand(proto, function, scope)
+            return
+        attributes = {a.name: self._attribute(a, scope.visible) for a in proto.attribute}
+        inputs, outputs = _names(proto.input), _names(proto.output)
+        node = OnnxNode(
+            name, domain, proto.op_type, version, inputs, outputs, attributes, scope.visible
+        )
+        imported = _run_importer(importer, node)
+        scope.nodes.extend(imported.nodes)
+        for constant, array in imported.constants.items():
+            scope.define(constant, array)
+
+    def _function(
+        self, proto: onnx.NodeProto, domain: str, version: int, scope: _Scope
+    ) -> Function | None:
+        own = self.functions.get((domain, proto.op_type, proto.overload))
+        return own or onnx_function(proto, version, lambda: _input_types(proto, scope))
+
+    def _expand(self, call: onnx.NodeProto, function: Function, scope: _Scope) -> None:
+        if function.id in self.callers:
+            raise InvalidModelError(f"function {function} calls itself")
+        inner = replace(self, opsets=function.opsets, callers=(*self.callers, function.id))
+        # An output's name is unique in its graph, which a node's need not be.
+        prefix = next(filter(None, call.output), call.name)
+        for node in instantiate(function, call, prefix):
+            if next(self.expanded) > _MOST_EXPANDED:
+                raise InvalidModelError(f"functions expand to over {_MOST_EXPANDED} nodes")
+            inner._add(node, scope)
 
     def _attribute(self, proto: onnx.AttributeProto, constants: Mapping[str, Array]) -> Any:
         kind = proto.type
@@ -140,8 +186,32 @@ def _names(names: Iterable[str]) -> tuple[str | None, ...]:
     return tuple(listed)
 
 
-def _domain(domain: str) -> str:
-    return "" if domain in _ONNX_DOMAINS else domain
+def _run_importer(importer: Importer, node: OnnxNode) -> Imported:
+    try:
+        result = importer(node)
+    except MnnpyError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidModelError(
+            f"{node}: attributes or inputs do not fit opset {node.version}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if isinstance(result, Imported):
+        return result
+    return Imported((Node(node.name, result, node.inputs, node.outputs),))
+
+
+def _input_types(proto: onnx.NodeProto, scope: _Scope) -> list[onnx.TypeProto] | None:
+    """Types of a node's inputs as far as what was read before it tells; None where one is not."""
+    try:
+        values = infer_values(Graph(tuple(scope.nodes), scope.inputs, (), scope.constants))
+        types = [
+            write_type(values[name].type) if name else onnx.TypeProto() for name in proto.input
+        ]
+    except (KeyError, MnnpyError):
+        return None
+    known = [t for t in types if t is not None]
+    return known if len(known) == len(types) else None
 
 
 def _with_unique_names(nodes: Iterable[Node]) -> list[Node]:
@@ -157,14 +227,12 @@ def _with_unique_names(nodes: Iterable[Node]) -> list[Node]:
     return result
 
 
-def _list_unsupported(found: Iterable[tuple[str, str, str]], opsets: Mapping[str, int]) -> str:
-    names: dict[tuple[str, str], list[str]] = {}
-    for domain, op_type, name in found:
-        names.setdefault((domain, op_type), []).append(name)
-    counts = Counter({key: len(nodes) for key, nodes in names.items()})
-    lines = [f"the model uses {len(names)} operators that are not supported:"]
-    for (domain, op_type), count in counts.most_common():
+def _list_unsupported(found: Sequence[_Unsupported]) -> str:
+    counts = Counter((node.domain, node.op_type, node.version) for node in found)
+    lines = [f"the model uses {len(counts)} operators that are not supported:"]
+    for (domain, op_type, version), count in counts.most_common():
         where = f"{domain}." if domain else ""
-        shown = ", ".join(names[domain, op_type][:3]) + (", ..." if count > 3 else "")
-        lines.append(f"  {where}{op_type} (opset {opsets.get(domain, 1)}): {count}x, in {shown}")
+        names = [node.name for node in found if (node.domain, node.op_type) == (domain, op_type)]
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        lines.append(f"  {where}{op_type} (opset {version}): {count}x, in {shown}")
     return "\n".join(lines)

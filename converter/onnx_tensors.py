@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 
 import numpy as np
@@ -12,7 +13,7 @@ from mnnpy.converter.onnx_types import dtype_of
 from mnnpy.runtime.errors import InvalidModelError
 from mnnpy.runtime.graph.types import STRING, Array
 
-_BITS = {
+_BITS: Mapping[int, int] = {
     onnx.TensorProto.FLOAT6E2M3: 6,
     onnx.TensorProto.FLOAT6E3M2: 6,
     onnx.TensorProto.FLOAT4E2M1: 4,

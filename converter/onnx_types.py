@@ -43,20 +43,30 @@ def dtype_of(elem_type: int) -> DType:
     return dtype
 
 
+_ELEM_TYPES = {
+    DTYPES[_RENAMED.get(name.lower(), name.lower())]: number
+    for name, number in onnx.TensorProto.DataType.items()
+    if _RENAMED.get(name.lower(), name.lower()) in DTYPES
+}
+
+
 def dtype_field(elem_type: int | None) -> str | None:
     """An ONNX element type as an operator's field: its name; None where it is 0 or absent."""
     return dtype_name(dtype_of(elem_type)) if elem_type else None
 
 
-def read_type(proto: onnx.TypeProto) -> Type:
-    """ONNX's type as ours; unnamed dimensions get a symbol, no shape makes the type unknown."""
+def read_type(proto: onnx.TypeProto, name: str = "") -> Type:
+    """ONNX's type as ours; no shape makes the type unknown.
+
+    Unnamed dimensions get a symbol of the value's ``name``, so that they never look equal.
+    """
     kind = proto.WhichOneof("value")
     if kind is None:
         return UnknownType()
     if kind == "sequence_type":
-        return SequenceType(read_type(proto.sequence_type.elem_type))
+        return SequenceType(read_type(proto.sequence_type.elem_type, name))
     if kind == "optional_type":
-        return OptionalType(read_type(proto.optional_type.elem_type))
+        return OptionalType(read_type(proto.optional_type.elem_type, name))
     if kind != "tensor_type":
         raise InvalidModelError(f"values of type {kind} are not supported")
     tensor = proto.tensor_type
@@ -67,5 +77,20 @@ def read_type(proto: onnx.TypeProto) -> Type:
         if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0:
             dims.append(dim.dim_value)
         else:
-            dims.append(SymbolicDim.named(dim.dim_param or f"d{axis}"))
+            dims.append(SymbolicDim.named(dim.dim_param or f"{name}[{axis}]"))
     return TensorType(dtype_of(tensor.elem_type), tuple(dims))
+
+
+def write_type(value_type: Type | None) -> onnx.TypeProto | None:
+    """Our type as ONNX's, None where it is not known."""
+    if isinstance(value_type, SequenceType | OptionalType):
+        element = write_type(value_type.element)
+        if element is None:
+            return None
+        if isinstance(value_type, SequenceType):
+            return onnx.helper.make_sequence_type_proto(element)
+        return onnx.helper.make_optional_type_proto(element)
+    if isinstance(value_type, TensorType):
+        dims = [dim if isinstance(dim, int) else str(dim) for dim in value_type.shape]
+        return onnx.helper.make_tensor_type_proto(_ELEM_TYPES[value_type.dtype], dims)
+    return None

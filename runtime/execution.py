@@ -22,9 +22,10 @@ from mnnpy.runtime.contracts import (
 )
 from mnnpy.runtime.errors import ExecutionError, MnnpyError, PlanError
 from mnnpy.runtime.graph.graph import Graph, Node
+from mnnpy.runtime.graph.inference import EVALUATED_ELEMENTS
 from mnnpy.runtime.graph.types import Array, Type, Value
-from mnnpy.runtime.ops.fused import Copy
-from mnnpy.runtime.preinference.plan import Plan, Slot, Step
+from mnnpy.runtime.ops.fused import Copy, Fused
+from mnnpy.runtime.preinference.plan import Slot, Step
 from mnnpy.runtime.preinference.planner import Planned
 
 StepCallback: TypeAlias = Callable[[Step, Mapping[str, Array]], object]
@@ -195,8 +196,9 @@ class Executable:
                 self.objects[name] = result
 
     def _content(self, name: str) -> Any:
+        """A value for a step on objects, which may keep it while later steps reuse the arena."""
         if name in self._arrays:
-            return self._arrays[name]
+            return self._arrays[name].copy()
         return self.objects[name] if name in self.objects else self._value(name).known
 
     def _bound_step(self, index: int, step: Step) -> BoundStep:
@@ -206,7 +208,7 @@ class Executable:
         config = step.choice.config
         packed_inputs = kernel.packed_inputs(task, config)
         packed = self._packed.get(
-            (step.choice.backend, step.choice.scheme, config, _constant_names(task, step.node)),
+            (step.choice.backend, step.choice.scheme, config, _packing_key(task, step.node)),
             lambda: kernel.pack(task, config),
         )
         inputs = tuple(
@@ -242,7 +244,7 @@ class Executable:
         if name in self._arrays:
             return self._arrays[name]
         known = self._value(name).known
-        key = ("constant", backend.describe().memory, name)
+        key = (backend.describe().memory, _constant_key(name, known))
         return self._packed.get(key, lambda: backend.upload(known))
 
 
@@ -277,14 +279,29 @@ def _runner(step: Step) -> str | None:
     return None if plain_copy or step.choice.scheme == "object" else step.choice.backend
 
 
-def _constant_names(task: Task, node: Node) -> tuple[object, ...]:
-    names = tuple(
-        name for name, value in zip(node.inputs, task.inputs, strict=True) if value and value.constant
+def _packing_key(task: Task, node: Node) -> tuple[object, ...]:
+    """What packed weights depend on: the operators, the constants and the output types."""
+    parts = task.op.graph.nodes if isinstance(task.op, Fused) else (node,)
+    constants = tuple(
+        _constant_key(name, value.known)
+        for name, value in zip(node.inputs, task.inputs, strict=True)
+        if name is not None and value is not None and value.constant
     )
-    return (*names, *(task.outputs if names else (node.name, *task.outputs)))
+    return (tuple(part.op for part in parts), constants or node.name, task.outputs)
+
+
+def _constant_key(name: str, content: Array) -> tuple[str, object]:
+    """A constant by its name; small ones, which may differ from plan to plan, by content too."""
+    small = content.size <= EVALUATED_ELEMENTS
+    return name, (
+        repr(content.tolist()) if content.dtype == object else content.tobytes()
+    ) if small else None
 
 
 def _owned(value: Any) -> Any:
+    """The value in memory that belongs to the caller."""
+    if isinstance(value, list):
+        return [_owned(element) for element in value]
     return value.copy() if isinstance(value, np.ndarray) else value
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from logging import getLogger
 from pathlib import Path
@@ -14,17 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from mnnpy.runtime.contracts import Backend
+from mnnpy.runtime.contracts import Backend, Config
 from mnnpy.runtime.errors import BackendError, ConfigError, FeedError, PlanError
 from mnnpy.runtime.execution import Executable, PackedWeights, StepCallback
 from mnnpy.runtime.feeds import TensorInfo, checked_feeds
+from mnnpy.runtime.graph.dims import differ
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.inference import infer_values
 from mnnpy.runtime.graph.types import TensorType, Value
 from mnnpy.runtime.model_file import load_model
+from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.preinference.plan import Plan
 from mnnpy.runtime.preinference.planner import make_plan
 from mnnpy.runtime.preinference.selection import Constraints
+from mnnpy.runtime.profiling import Profile, Recorder
 from mnnpy.runtime.registry import with_fallbacks
 
 _log = getLogger("mnnpy")
@@ -42,6 +46,7 @@ class Session:
     threads : most threads to use; None leaves it to the backend.
     strict : raise where the backend cannot run an operator, instead of falling back.
     constraints : schemes allowed, forbidden or pinned; limits on error and workspace.
+    plan : a plan, or the path of a plan file, whose choices to use; only for its input shapes.
 
     Raises
     ------
@@ -49,6 +54,8 @@ class Session:
         Where the backend does not exist or cannot be used here.
     ModelFormatError
         Where the file is no valid model.
+    PlanError
+        Where the plan was made for another model.
     """
 
     def __init__(
@@ -59,23 +66,29 @@ class Session:
         precision: str = "high",
         strict: bool = False,
         constraints: Constraints | None = None,
+        plan: Plan | str | Path | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ConfigError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
         if threads is not None and threads < 1:
             raise ConfigError(f"threads must be at least 1, not {threads}")
         self._source = model
-        self._options = (backend, threads, precision, strict, constraints)
-        self.graph = model if isinstance(model, Graph) else load_model(model)
+        self._options = (backend, threads, precision, strict, constraints, plan)
+        self.graph = self._load(model)
         self.threads = threads
         self.strict = strict
         self.constraints = constraints or Constraints()
+        self._given_plan = plan_for(self.graph, plan)
         self.backends: tuple[Backend, ...] = with_fallbacks(backend)
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._packed = PackedWeights()
         self._executables: OrderedDict[object, Executable] = OrderedDict()
+        self._variants: dict[tuple[str, ...], Graph] = {}
         self._shape_feeds = feeds_that_set_shapes(self.graph)
+
+    def _load(self, model: Graph | str | Path | bytes) -> Graph:
+        return model if isinstance(model, Graph) else load_model(model)
 
     @property
     def backend(self) -> str:
@@ -110,7 +123,7 @@ class Session:
         FeedError
             Where feeds do not fit; names the input, what was expected and what came.
         """
-        return self._run(feeds, outputs, None, None)
+        return self._run(feeds, outputs, Executable.run)
 
     def run_with_callbacks(
         self,
@@ -120,28 +133,44 @@ class Session:
         outputs: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Run step by step; ``before(step, arrays read)``, ``after(step, arrays written)``."""
-        return self._run(feeds, outputs, before or _ignore, after)
+        return self._run(
+            feeds, outputs, lambda executable, fed: executable.run_stepwise(fed, before, after)
+        )
+
+    def profile(self, feeds: Any, repeats: int = 10) -> Profile:
+        """Time every step, and the whole run undisturbed, on these feeds.
+
+        Parameters
+        ----------
+        repeats : timed runs, after one that is not counted.
+        """
+        if repeats < 1:
+            raise ConfigError(f"repeats must be at least 1, not {repeats}")
+        self.run(feeds)
+        recorder = Recorder()
+        for _ in range(repeats):
+            with recorder.whole_run():
+                self.run(feeds)
+            with recorder.stepwise_run():
+                self._run(feeds, None, recorder.execute)
+        return recorder.profile()
 
     def _run(
         self,
         feeds: Any,
         outputs: Sequence[str] | None,
-        before: StepCallback | None,
-        after: StepCallback | None,
+        execute: Callable[[Executable, Mapping[str, Any]], Mapping[str, Any]],
     ) -> dict[str, Any]:
+        """Check feeds, then execute segment after segment."""
         graph = self._graph_for(outputs)
         checked = checked_feeds(graph, {} if feeds is None else feeds)
-        with self._lock:
-            self._check_process()
+        with self._exclusive():
             values: dict[str, Any] = dict(checked)
             current: Graph | None = graph
             while current is not None:
                 executable = self._executable(current, values)
                 fed = {name: values[name] for name in current.inputs}
-                if before is None:
-                    values |= executable.run(fed)
-                else:
-                    values |= executable.run_stepwise(fed, before, after)
+                values |= execute(executable, fed)
                 current = executable.rest
         return {name: values[name] for name in graph.outputs}
 
@@ -158,7 +187,7 @@ class Session:
             Where a symbolic dimension gets no number.
         """
         inputs = concrete_inputs(self.graph, shapes)
-        with self._lock:
+        with self._exclusive():
             return self._bound(self.graph, inputs).plan
 
     def prepare(self, shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None) -> None:
@@ -168,7 +197,7 @@ class Session:
     def executable(self, feeds: Any) -> Executable:
         """The bound plan for these feeds (its first segment)."""
         checked = checked_feeds(self.graph, feeds)
-        with self._lock:
+        with self._exclusive():
             return self._executable(self.graph, checked)
 
     def close(self) -> None:
@@ -194,6 +223,9 @@ class Session:
     def _graph_for(self, outputs: Sequence[str] | None) -> Graph:
         if outputs is None:
             return self.graph
+        wanted = tuple(outputs)
+        if wanted in self._variants:
+            return self._variants[wanted]
         graph = self.graph
         unknown = [
             name
@@ -202,7 +234,8 @@ class Session:
         ]
         if unknown:
             raise FeedError(f"the graph has no value {unknown[0]!r} to return")
-        return replace(graph, outputs=tuple(outputs))
+        self._variants[wanted] = replace(graph, outputs=wanted)
+        return self._variants[wanted]
 
     def _executable(self, graph: Graph, feeds: Mapping[str, Any]) -> Executable:
         inputs = {}
@@ -217,11 +250,8 @@ class Session:
         return self._bound(graph, inputs)
 
     def _bound(self, graph: Graph, inputs: Mapping[str, Value]) -> Executable:
-        key = (
-            graph.outputs,
-            len(graph.nodes),
-            tuple((n, v.type, None if v.known is None else v.known.tobytes()) for n, v in inputs.items()),
-        )
+        contents = (None if v.known is None else v.known.tobytes() for v in inputs.values())
+        key = (graph, tuple(v.type for v in inputs.values()), tuple(contents))
         found = self._executables.get(key)
         if found is None:
             found = self._bind(graph, inputs)
@@ -234,13 +264,26 @@ class Session:
     def _bind(self, graph: Graph, inputs: Mapping[str, Value]) -> Executable:
         backends = self.backends[:1] if self.strict else self.backends
         try:
-            planned = make_plan(graph, inputs, backends, self.constraints)
+            planned = make_plan(graph, inputs, backends, self._constraints_for(inputs))
         except PlanError as error:
             if self.strict:
                 raise BackendError(f"strict mode: {error}") from error
             raise
         self._report_fallbacks(planned.plan)
         return Executable(graph, planned, self.backends, self._packed, self.threads)
+
+    def _constraints_for(self, inputs: Mapping[str, Value]) -> Constraints:
+        """The user's constraints, with the given plan's choices pinned."""
+        plan = self._given_plan
+        if plan is None:
+            return self.constraints
+        for name, value in inputs.items():
+            if name in plan.inputs and value.type != plan.inputs[name]:
+                raise PlanError(
+                    f"the plan was made for input {name!r} of {plan.inputs[name]}, "
+                    f"not {value.type}: make one for this shape, or run without a plan"
+                )
+        return constraints_of(plan, self.constraints)
 
     def _report_fallbacks(self, plan: Plan) -> None:
         others = [step for step in plan.steps if step.choice.backend != self.backend]
@@ -256,12 +299,16 @@ class Session:
                 ", ".join(kinds),
             )
 
-    def _check_process(self) -> None:
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """One thread at a time. A lock that another thread held at a fork stays locked for good."""
         if os.getpid() != self._pid:
             raise BackendError(
                 "this session was made before os.fork(): threads and devices do not survive it; "
                 "make the session in the child, or start the child with 'spawn'"
             )
+        with self._lock:
+            yield
 
 
 def feeds_that_set_shapes(graph: Graph) -> frozenset[str]:
@@ -293,6 +340,9 @@ def concrete_inputs(
     for name, declared in graph.inputs.items():
         if isinstance(declared, TensorType):
             shape = tuple(shapes.get(name, declared.shape))
+            fits = len(shape) == declared.rank and not any(map(differ, shape, declared.shape))
+            if not fits:
+                raise FeedError(f"input {name!r} takes {declared}, not shape {shape}")
             declared = TensorType(declared.dtype, shape)
             if not declared.static:
                 raise FeedError(f"input {name!r} has shape {shape}: give a number for every axis")
@@ -300,5 +350,30 @@ def concrete_inputs(
     return values
 
 
-def _ignore(step: object, arrays: object) -> None:
-    """The callback that does nothing."""
+def plan_for(graph: Graph, plan: Plan | str | Path | None) -> Plan | None:
+    """A given plan, loaded where it is a path. Raises ``PlanError`` where it is another model's."""
+    if plan is None:
+        return None
+    from mnnpy.runtime.plan_file import load_plan
+
+    loaded = plan if isinstance(plan, Plan) else load_plan(plan)
+    if loaded.fingerprint != graph.fingerprint:
+        raise PlanError(
+            f"the plan was made for the model {loaded.fingerprint[:12]}, "
+            f"this one is {graph.fingerprint[:12]}: make the plan again for this model"
+        )
+    return loaded
+
+
+def constraints_of(plan: Plan, base: Constraints) -> Constraints:
+    """Constraints under which planning makes a plan's choices again; pins in ``base`` win."""
+    pinned: dict[str, tuple[str, str, Config | None]] = {}
+    regions: set[tuple[str, ...]] = set()
+    for step in plan.steps:
+        choice = step.choice
+        if choice.scheme in ("copy", "object"):
+            continue
+        pinned[step.node.name] = (choice.backend, choice.scheme, choice.config)
+        if isinstance(step.node.op, Fused):
+            regions.add(tuple(node.name for node in step.node.op.graph.nodes))
+    return replace(base, pinned={**pinned, **base.pinned}, regions=frozenset(regions))

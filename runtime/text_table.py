@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-_WIDEST = 48
+_WIDEST = 40
 
 
 def text_table(

@@ -30,10 +30,12 @@ class ElementwiseInPlace(Scheme):
         return None
 
     def inplace(self, task: Task) -> tuple[int, ...]:
+        """Inputs of the output's type; of Clip only the first, since its bounds are read later."""
         y = task.output()
+        taken = task.inputs[:1] if isinstance(task.op, act.Clip) else task.inputs
         return tuple(
             index
-            for index, value in enumerate(task.inputs)
+            for index, value in enumerate(taken)
             if value is not None and value.known is None and value.tensor == y
         )
 

@@ -1,1 +1,1 @@
-"""."""
+"""The CUDA backend: CuPy, one arena per plan."""

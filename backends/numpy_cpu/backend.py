@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mnnpy.backends.array_kernel import ArrayKernel, array_kernels, epilogue_regions
+from mnnpy.backends.host_memory import aligned_bytes, array_view, usable_cores
 from mnnpy.runtime.contracts import BoundStep, Device, Kernel, Program, Run
 from mnnpy.runtime.coefficients import load_coefficients
 from mnnpy.runtime.graph.graph import Graph, Node
@@ -60,8 +60,7 @@ class NumpyBackend:
         return array
 
     def view(self, arena: Array, offset: int, shape: tuple[int, ...], dtype: Any) -> Array:
-        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        return arena[offset : offset + nbytes].view(dtype).reshape(shape)
+        return array_view(arena, offset, shape, dtype)
 
     def copy(self, source: Array, target: Array) -> None:
         np.copyto(target, source)
@@ -82,18 +81,6 @@ class NumpyBackend:
             limits=threads, user_api="blas"
         )
         return limiter
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def aligned_bytes(nbytes: int, alignment: int = 64) -> Array:
-    """Uninitialised bytes that start at a multiple of ``alignment``."""
-    raw = np.empty(nbytes + alignment, dtype=np.uint8)
-    start = -raw.ctypes.data % alignment
-    return raw[start : start + nbytes]
 
 
 def _numpy() -> ArrayModule:

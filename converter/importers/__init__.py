@@ -9,6 +9,7 @@ from mnnpy.converter.importers import (
     elementwise,
     generation,
     indexing,
+    ml,
     normalization,
     pooling,
     quantization,
@@ -17,6 +18,7 @@ from mnnpy.converter.importers import (
     resize,
     sequence,
     signal,
+    text,
     training,
     vision,
 )
@@ -29,6 +31,7 @@ _FAMILIES = (
     elementwise,
     generation,
     indexing,
+    ml,
     normalization,
     pooling,
     quantization,
@@ -37,6 +40,7 @@ _FAMILIES = (
     resize,
     sequence,
     signal,
+    text,
     training,
     vision,
 )

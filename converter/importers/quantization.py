@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mnnpy.converter.importers.base import Importer, OnnxNode, Row, build, direct
 from mnnpy.converter.onnx_types import dtype_field
 from mnnpy.runtime.graph.op import Op
@@ -18,7 +20,8 @@ def _with_dtypes(op_type: type[Op], *names: str) -> Importer:
     """Importer whose attributes ``names`` are element types, 0 meaning none."""
 
     def importer(node: OnnxNode) -> Op:
-        return build(op_type, node, **{n: dtype_field(node.attributes.get(n)) for n in names})
+        given: dict[str, Any] = {name: dtype_field(node.attributes.get(name)) for name in names}
+        return build(op_type, node, **given)
 
     return importer
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mnnpy.converter.importers.base import Imported, OnnxNode, Row, build, with_inputs
+from mnnpy.converter.importers.base import Imported, OnnxNode, Row, build, direct, with_inputs
+from mnnpy.runtime.graph.op import Op
+from mnnpy.runtime.ops.grid_sample import AffineGrid, GridSample
 from mnnpy.runtime.ops.resize import Resize
 
 _MODES = {"bilinear": "linear", "bicubic": "cubic"}
@@ -46,10 +48,18 @@ def _resize_11(node: OnnxNode) -> Imported:
     return with_inputs(node, op, x, roi, scales, sizes)
 
 
+def _grid_sample(node: OnnxNode) -> Op:
+    """GridSample-16 says bilinear and bicubic for linear and cubic."""
+    mode = node.attributes.get("mode", "linear")
+    return build(GridSample, node, mode=_MODES.get(mode, mode))
+
+
 ROWS: tuple[Row, ...] = (
     Row("Upsample", 1, _upsample_1),
     Row("Upsample", 7, _upsample_7),
     Row("Upsample", 9, _resize_10),
     Row("Resize", 10, _resize_10),
     Row("Resize", 11, _resize_11),
+    Row("GridSample", 16, _grid_sample),
+    Row("AffineGrid", 20, direct(AffineGrid)),
 )

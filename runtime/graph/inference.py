@@ -33,7 +33,7 @@ def infer_values(
         Where inputs break an operator's rule; names the node and its input types.
     """
     values = {name: _value(declared) for name, declared in graph.inputs.items()}
-    values.update((name, _name_unknown_dims(name, value)) for name, value in (inputs or {}).items())
+    values.update((name, name_unknown_dims(name, value)) for name, value in (inputs or {}).items())
     for name, array in graph.constants.items():
         values[name] = Value(TensorType(array.dtype, array.shape), array)
     for node in graph.nodes:
@@ -43,7 +43,7 @@ def infer_values(
         results = infer_node(node, [None if n is None else values[n] for n in node.inputs])
         for name, result in zip(node.outputs, results, strict=False):
             if name is not None:
-                values[name] = _name_unknown_dims(name, result)
+                values[name] = name_unknown_dims(name, result)
     return values
 
 
@@ -117,7 +117,7 @@ def _small(tensor: TensorType) -> bool:
     return tensor.size <= EVALUATED_ELEMENTS
 
 
-def _name_unknown_dims(name: str, value: Value) -> Value:
+def name_unknown_dims(name: str, value: Value) -> Value:
     """Give each unknown dimension a symbol of its own, so that two unknowns never look equal."""
     inferred = value.type
     if not isinstance(inferred, TensorType) or inferred.static:

@@ -25,6 +25,9 @@ class Op:
     deterministic: ClassVar[bool] = True
     """False where two runs on the same inputs may differ (random operators)."""
 
+    host_only: ClassVar[bool] = False
+    """True where the reference works on the host's arrays or objects only."""
+
     view: ClassVar[bool] = False
     """True where output 0 is input 0 under another shape, so that both share memory."""
 

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
-from mnnpy.runtime.graph.graph import Graph, Node
-from mnnpy.runtime.graph.inference import infer_values
+from mnnpy.runtime.graph.graph import Graph, Node, in_topological_order
+from mnnpy.runtime.graph.inference import infer_node, infer_values, name_unknown_dims
 from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.graph.types import Array, Value
+from mnnpy.runtime.graph.types import Array, TensorType, Value
 
-OpT = TypeVar("OpT", bound=Op)
-_MAX_SWEEPS = 50
+_MOST_PATCHES_PER_NODE = 100
+"""Rules that undo each other would go on for ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
     """What a rule wants changed.
 
-    ``add`` takes the place of the last removed node. ``rename`` sends readers of a removed value
-    to another one; graph outputs keep their names.
+    Parameters
+    ----------
+    remove : nodes to take out; what others read of their outputs must come from somewhere.
+    add : nodes to put in, at the place of the last removed one.
+    constants : new constants; one may have the name of a removed node's output.
+    rename : value -> value that its readers read from now on. Graph outputs keep their names, so
+        that there the other value takes over the output's name.
     """
 
     remove: tuple[Node, ...]
@@ -30,168 +36,215 @@ class Patch:
 
 
 class Subject:
-    """A graph as rules see it: who writes, who reads, what is known."""
+    """A graph while rules rewrite it: who writes, who reads, what is known."""
 
-    def __init__(self, graph: Graph, seed: Mapping[str, Value] | None = None) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._seed = seed
+        self.constants: dict[str, Array] = dict(graph.constants)
+        self.outputs = frozenset(graph.outputs)
+        self._nodes: dict[str, Node] = {}
+        self._places: dict[str, int] = {}
+        self._producers: dict[str, Node] = {}
+        self._readers: dict[str, dict[str, None]] = {}
         self._values: dict[str, Value] | None = None
+        self._counts: dict[str, int] = {}
+        for place, node in enumerate(graph.nodes):
+            self._insert(node, place)
+
+    def node(self, name: str) -> Node | None:
+        """The node of that name as it is now; None where it is gone."""
+        return self._nodes.get(name)
 
     def value(self, name: str) -> Value:
-        """Inferred type and content; types are inferred when the first rule asks."""
-        return self.values[name]
-
-    @property
-    def values(self) -> Mapping[str, Value]:
+        """Type and content as far as inferred; all are inferred when the first rule asks."""
         if self._values is None:
-            self._values = infer_values(self.graph, seed=self._seed)
-        return self._values
+            self._values = infer_values(self.result())
+        return self._values[name]
 
-    @property
-    def inferred(self) -> Mapping[str, Value] | None:
-        return self._values
+    def tensor(self, name: str | None) -> TensorType | None:
+        """The type, where it is known and a tensor's."""
+        inferred = None if name is None else self.value(name).type
+        return inferred if isinstance(inferred, TensorType) else None
 
     def constant(self, name: str | None) -> Array | None:
         """Content of a constant, or None."""
-        return None if name is None else self.graph.constants.get(name)
+        return None if name is None else self.constants.get(name)
 
     def producer(self, name: str | None, op_type: type[Op] | tuple[type[Op], ...]) -> Node | None:
         """The node that writes ``name``, where its operator is of that type."""
-        node = None if name is None else self.graph.producers.get(name)
+        node = None if name is None else self._producers.get(name)
         return node if node is not None and isinstance(node.op, op_type) else None
 
     def consumers(self, name: str) -> tuple[Node, ...]:
-        return self.graph.consumers.get(name, ())
+        """The nodes that read the value, each once."""
+        return tuple(self._nodes[reader] for reader in self._readers.get(name, ()))
 
     def private(self, name: str) -> bool:
         """Whether one node only reads the value and it is no graph output."""
-        return name not in self.graph.outputs and len(self.consumers(name)) == 1
+        return name not in self.outputs and len(self._readers.get(name, ())) == 1
+
+    def unread(self, name: str) -> bool:
+        """Whether no node reads the value and it is no graph output."""
+        return name not in self.outputs and not self._readers.get(name)
 
     def fresh(self, stem: str) -> str:
-        """A value name that the graph does not use yet."""
-        taken = self.graph
-        name, count = stem, 0
-        while name in taken.producers or name in taken.constants or name in taken.inputs:
-            count += 1
-            name = f"{stem}_{count}"
+        """A name that no value and no node has yet."""
+        name = stem
+        while (
+            name in self._nodes
+            or name in self._producers
+            or name in self.constants
+            or name in self.graph.inputs
+        ):
+            self._counts[stem] = self._counts.get(stem, 0) + 1
+            name = f"{stem}_{self._counts[stem]}"
         return name
+
+    def can_rename(self, old: str, new: str) -> bool:
+        """Whether readers of ``old`` may read ``new`` without an interface losing its name.
+
+        A value cannot take over a graph output's name where it is an input or output itself.
+        """
+        return old not in self.outputs or (new not in self.outputs and new not in self.graph.inputs)
+
+    def apply(self, patch: Patch) -> list[str] | None:
+        """Change the graph; names of nodes worth another look, None where names forbid it."""
+        if not all(self.can_rename(old, new) for old, new in patch.rename.items()):
+            return None
+        place = max(self._places[node.name] for node in patch.remove)
+        touched = [name for node in patch.remove for name in (*node.reads, *node.writes)]
+        for node in patch.remove:
+            self._take_out(node)
+        for name, array in patch.constants.items():
+            self.constants[name] = array
+            if self._values is not None:
+                self._values[name] = Value(TensorType(array.dtype, array.shape), array)
+        for node in patch.add:
+            self._insert(node, place)
+            self._infer(node)
+        for old, new in patch.rename.items():
+            self._rename(old, new)
+        self._require_complete(patch)
+        around = self._sweep_dead(touched)
+        changed = [*touched, *patch.rename.values()]
+        readers = [reader for name in changed for reader in self._readers.get(name, ())]
+        return [*(node.name for node in patch.add), *readers, *around]
+
+    def result(self) -> Graph:
+        """The graph as it stands."""
+        ordered = sorted(self._nodes.values(), key=lambda node: self._places[node.name])
+        nodes = in_topological_order(ordered, {*self.graph.inputs, *self.constants})
+        return replace(self.graph, nodes=nodes, constants=self.constants)
+
+    def _insert(self, node: Node, place: int) -> None:
+        self._nodes[node.name] = node
+        self._places[node.name] = place
+        for name in node.writes:
+            self._producers[name] = node
+        for name in node.reads:
+            self._readers.setdefault(name, {})[node.name] = None
+
+    def _take_out(self, node: Node) -> int:
+        del self._nodes[node.name]
+        for name in node.writes:
+            del self._producers[name]
+        for name in dict.fromkeys(node.reads):
+            del self._readers[name][node.name]
+        return self._places.pop(node.name)
+
+    def _infer(self, node: Node) -> None:
+        if self._values is None:
+            return
+        known = self._values
+        results = infer_node(node, [None if n is None else known[n] for n in node.inputs])
+        for name, result in zip(node.outputs, results, strict=False):
+            if name is not None and (name not in known or known[name].type is None):
+                known[name] = name_unknown_dims(name, result)
+
+    def _rename(self, old: str, new: str) -> None:
+        if old in self.outputs and new in self.constants:
+            self.constants[old] = self.constants[new]
+            return
+        if old in self.outputs:
+            old, new = new, old
+            writer = self._producers[old]
+            outputs = tuple(new if name == old else name for name in writer.outputs)
+            self._replace(writer, replace(writer, outputs=outputs))
+            if self._values is not None:
+                self._values[new] = self._values[old]
+        for reader in self.consumers(old):
+            inputs = tuple(new if name == old else name for name in reader.inputs)
+            self._replace(reader, replace(reader, inputs=inputs))
+
+    def _replace(self, node: Node, new: Node) -> None:
+        self._insert(new, self._take_out(node))
+
+    def _require_complete(self, patch: Patch) -> None:
+        """A rule that drops a value that is still needed is wrong: say which."""
+        for node in patch.remove:
+            for name in node.writes:
+                needed = name in self.outputs or self._readers.get(name)
+                if needed and name not in self._producers and name not in self.constants:
+                    raise RuntimeError(f"a patch removes {node}, but {name!r} is still read")
+
+    def _sweep_dead(self, names: Iterable[str]) -> list[str]:
+        """Drop nodes that only removed nodes read; names of the producers that stay."""
+        stay: list[str] = []
+        todo = list(names)
+        while todo:
+            node = self._producers.get(todo.pop())
+            if node is None:
+                continue
+            if all(map(self.unread, node.writes)):
+                self._take_out(node)
+                todo.extend(node.reads)
+            else:
+                stay.append(node.name)
+        return stay
 
 
 Rule: TypeAlias = Callable[[Subject, Node], Patch | None]
 Pass: TypeAlias = Callable[[Graph], Graph]
 
 
-def apply_rules(graph: Graph, rules: Sequence[Rule]) -> Graph:
-    """Apply rules over the whole graph, sweep after sweep, until none of them fires."""
-    seed: Mapping[str, Value] | None = None
-    for _ in range(_MAX_SWEEPS):
-        subject = Subject(graph, seed)
-        patches = _collect(subject, rules)
-        if not patches:
-            break
-        seed = subject.inferred
-        graph = _apply(graph, patches)
-        seed = _still_valid(seed, graph)
-    return graph.without_dead_code()
+def apply_rules(graph: Graph, *rules: Rule) -> Graph:
+    """Apply rules until none of them fires; the same graph where none does.
 
+    Patches take effect at once. What a patch changes is looked at again, and then everything once
+    more, so that rules may look as far around a node as they like.
 
-def _collect(subject: Subject, rules: Sequence[Rule]) -> list[Patch]:
-    """Patches of one sweep that do not touch each other's nodes or values."""
-    touched: set[str] = set()
-    patches = []
-    for node in subject.graph.nodes:
-        for rule in rules:
-            if node.name in touched:
-                break
-            patch = rule(subject, node)
-            if patch is None:
-                continue
-            names = {n.name for n in patch.remove} | _neighbours(subject.graph, patch)
-            if touched.isdisjoint(names):
-                touched |= names
-                patches.append(patch)
-    return patches
-
-
-def _neighbours(graph: Graph, patch: Patch) -> set[str]:
-    """Producers that a patch reads from or renames: another patch must not replace them now."""
-    reads = [name for node in (*patch.remove, *patch.add) for name in node.reads]
-    sources = [*reads, *patch.rename.values()]
-    return {graph.producers[name].name for name in sources if name in graph.producers}
-
-
-def _apply(graph: Graph, patches: Sequence[Patch]) -> Graph:
-    removed = {node.name for patch in patches for node in patch.remove}
-    places = {_last(graph, patch): patch.add for patch in patches}
-    renames: dict[str, str] = {}
-    for patch in patches:
-        renames.update(patch.rename)
-    outward, inward = _split_output_renames(graph, renames, removed)
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        if node.name not in removed:
-            nodes.append(_renamed(node, inward, outward))
-        nodes.extend(_renamed(new, inward, outward) for new in places.get(node.name, ()))
-    constants = dict(graph.constants)
-    for patch in patches:
-        constants.update(patch.constants)
-    for old, new in outward.items():
-        if old in constants:
-            constants[new] = constants.pop(old)
-    return replace(graph, nodes=tuple(nodes), constants=constants)
-
-
-def _last(graph: Graph, patch: Patch) -> str:
-    if len(patch.remove) == 1:
-        return patch.remove[0].name
-    names = {node.name for node in patch.remove}
-    return next(node.name for node in reversed(graph.nodes) if node.name in names)
-
-
-def _split_output_renames(
-    graph: Graph, renames: Mapping[str, str], removed: set[str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Renames of graph outputs are turned round: the source takes the output's name.
-
-    Returns (source -> output name, other value -> final source name).
+    Raises
+    ------
+    RuntimeError
+        Where rules undo each other, or one drops a value that is still read.
     """
-    outward: dict[str, str] = {}
-    resolved: dict[str, str] = {}
-    for old in renames:
-        new = renames[old]
-        while new in renames:
-            new = renames[new]
-        resolved[old] = new
-    for old, new in resolved.items():
-        if old in graph.outputs:
-            outward[new] = old
-    inward = {old: outward.get(new, new) for old, new in resolved.items()}
-    return outward, {old: new for old, new in inward.items() if old != new}
+    subject = Subject(graph)
+    patience = _MOST_PATCHES_PER_NODE * (len(graph.nodes) + 1)
+    todo = deque(node.name for node in graph.nodes)
+    fired = fired_ever = False
+    while todo:
+        node = subject.node(todo.popleft())
+        changed = None if node is None else _first_patch(subject, node, rules)
+        if changed is not None:
+            fired = fired_ever = True
+            todo.extendleft(changed)
+            patience -= 1
+            if patience < 0:
+                raise RuntimeError(f"rules undo each other around {node}: {_names(rules)}")
+        if not todo and fired:
+            todo.extend(node.name for node in subject.result().nodes)
+            fired = False
+    return subject.result().without_dead_code() if fired_ever else graph
 
 
-def _renamed(node: Node, inward: Mapping[str, str], outward: Mapping[str, str]) -> Node:
-    if not any(name in inward or name in outward for name in (*node.inputs, *node.outputs)):
-        return node
-
-    def read(name: str | None) -> str | None:
-        return None if name is None else outward.get(inward.get(name, name), inward.get(name, name))
-
-    outputs = tuple(None if name is None else outward.get(name, name) for name in node.outputs)
-    return replace(node, inputs=tuple(map(read, node.inputs)), outputs=outputs)
+def _first_patch(subject: Subject, node: Node, rules: Iterable[Rule]) -> list[str] | None:
+    for rule in rules:
+        patch = rule(subject, node)
+        changed = None if patch is None else subject.apply(patch)
+        if changed is not None:
+            return changed
+    return None
 
 
-def _still_valid(seed: Mapping[str, Value] | None, graph: Graph) -> Mapping[str, Value] | None:
-    if seed is None:
-        return None
-    return {name: seed[name] for name in graph.producers if name in seed}
-
-
-def can_rename(graph: Graph, old: str, new: str) -> bool:
-    """Whether readers of ``old`` may read ``new`` instead without losing an interface name.
-
-    A graph output can take over another value's producer, but not a graph input's or another
-    graph output's name, nor a constant's where that would leave it unnamed.
-    """
-    if old not in graph.outputs:
-        return True
-    return new not in graph.outputs and new not in graph.inputs and new not in graph.constants
+def _names(rules: Iterable[Rule]) -> str:
+    return ", ".join(getattr(rule, "__name__", repr(rule)) for rule in rules)

@@ -16,6 +16,7 @@ from mnnpy.runtime.ops import (
     einsum,
     elementwise,
     generation,
+    grid_sample,
     image,
     indexing,
     linear_algebra,
@@ -23,6 +24,7 @@ from mnnpy.runtime.ops import (
     logic,
     loss,
     matmul,
+    ml,
     normalization,
     pooling,
     quantization,
@@ -36,6 +38,7 @@ from mnnpy.runtime.ops import (
     shaping,
     signal,
     slicing,
+    text,
     training,
 )
 
@@ -52,6 +55,7 @@ _FAMILIES = (
     einsum,
     elementwise,
     generation,
+    grid_sample,
     image,
     indexing,
     linear_algebra,
@@ -59,6 +63,7 @@ _FAMILIES = (
     logic,
     loss,
     matmul,
+    ml,
     normalization,
     pooling,
     quantization,
@@ -72,6 +77,7 @@ _FAMILIES = (
     shaping,
     signal,
     slicing,
+    text,
     training,
 )
 

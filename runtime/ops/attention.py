@@ -66,7 +66,7 @@ class Attention(Op):
         _, _, values, e = split_shape(v.shape, self.kv_num_heads)
         if differ(d, d_k) or differ(keys, values):
             raise ShapeError(f"q {q.shape}, k {k.shape} and v {v.shape} do not fit together")
-        if differ(heads % kv_heads, 0):
+        if isinstance(heads, int) and isinstance(kv_heads, int) and heads % kv_heads:
             raise ShapeError(f"{heads} heads of q do not share {kv_heads} heads of k")
         if past_key is not None and past_value is not None:
             keys = keys + past_key.shape[2]
@@ -185,7 +185,11 @@ class FlexAttention(Op):
         return (xp.matmul(weights.astype(q.dtype), values).astype(q.dtype),)
 
     def macs(self, inputs: Sequence[Value | None], outputs: Sequence[Type]) -> int:
-        return Attention().macs(inputs, Attention().infer(*inputs))
+        q, k, v = inputs[:3]
+        assert q is not None
+        assert k is not None
+        assert v is not None
+        return Attention().macs(inputs, Attention().infer(q, k, v))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ class Dropout(Op):
         dropped = 0.5 if ratio is None else float(ratio)
         if training is None or not bool(training) or dropped == 0:
             return data, xp.ones(data.shape, dtype=np.bool_)
-        draws = np.random.RandomState(self.seed).uniform(0, 1, data.shape)
+        seed = None if self.seed is None else self.seed % 2**32
+        draws = np.random.RandomState(seed).uniform(0, 1, data.shape)
         mask = xp.asarray(draws >= dropped)
         kept = xp.where(mask, widen(data) / (1 - dropped), 0)
         return kept.astype(data.dtype), mask

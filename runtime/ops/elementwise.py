@@ -285,7 +285,8 @@ class Mod(Binary):
     fmod: int = 0
 
     def reference(self, xp: ArrayModule, a: Array, b: Array) -> tuple[Array, ...]:
-        return (xp.fmod(a, b) if self.fmod else xp.remainder(a, b),)
+        remainder = xp.fmod(a, b) if self.fmod else xp.remainder(a, b)
+        return (remainder.astype(a.dtype, copy=False),)
 
 
 class Max(Variadic):

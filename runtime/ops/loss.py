@@ -30,8 +30,8 @@ class ClassLoss(Op):
         outer = (*scores.shape[:1], *scores.shape[2:])
         if scores.rank < 2 or labels.rank != len(outer) or any(map(differ, labels.shape, outer)):
             raise ShapeError(f"labels of shape {labels.shape} for scores of shape {scores.shape}")
-        if weights is not None and differ(weights.shape[0], scores.shape[1]):
-            raise ShapeError(f"{weights.shape[0]} weights for {scores.shape[1]} classes")
+        if weights is not None and (weights.rank != 1 or differ(weights.shape[0], scores.shape[1])):
+            raise ShapeError(f"weights of shape {weights.shape} for {scores.shape[1]} classes")
         return TensorType(scores.dtype, labels.shape if self.reduction == "none" else ())
 
     def loss(self, xp: ArrayModule, log_prob: Array, labels: Array, weights: Array | None) -> Array:

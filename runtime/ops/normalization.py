@@ -77,7 +77,7 @@ class InstanceNormalization(Op):
 
     def infer(self, x: Value, scale: Value, bias: Value) -> tuple[Type, ...]:
         require_same_dtype(x, scale, bias)
-        _require_channels(x, x.shape[1], scale, bias)
+        _require_channels(_channels(x), scale, bias)
         return (x.tensor,)
 
     def reference(self, xp: ArrayModule, x: Array, scale: Array, bias: Array) -> tuple[Array, ...]:
@@ -100,10 +100,11 @@ class GroupNormalization(Op):
 
     def infer(self, x: Value, scale: Value, bias: Value) -> tuple[Type, ...]:
         require_same_dtype(x, scale, bias)
-        if differ(x.shape[1] % self.num_groups, 0):
-            raise ShapeError(f"{x.shape[1]} channels do not form {self.num_groups} groups")
+        channels = _channels(x)
+        if differ(channels % self.num_groups, 0):
+            raise ShapeError(f"{channels} channels do not form {self.num_groups} groups")
         grouped = scale.shape == (self.num_groups,)
-        _require_channels(x, self.num_groups if grouped else x.shape[1], scale, bias)
+        _require_channels(self.num_groups if grouped else channels, scale, bias)
         return (x.tensor,)
 
     def reference(self, xp: ArrayModule, x: Array, scale: Array, bias: Array) -> tuple[Array, ...]:
@@ -223,10 +224,16 @@ def _standardized(
     return centred * inverse, mean, inverse
 
 
-def _require_channels(x: Value, channels: Dim, *parameters: Value) -> None:
+def _channels(x: Value) -> Dim:
+    if x.rank < 2:
+        raise ShapeError(f"input of shape {x.shape}: need a batch and a channel axis")
+    return x.shape[1]
+
+
+def _require_channels(channels: Dim, *parameters: Value) -> None:
     for value in parameters:
         if value.rank != 1 or differ(value.shape[0], channels):
-            raise ShapeError(f"parameter of shape {value.shape} for input of shape {x.shape}")
+            raise ShapeError(f"parameter of shape {value.shape} for {channels} channels")
 
 
 def _require_broadcast(x: Value, *parameters: Value) -> None:

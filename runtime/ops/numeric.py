@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -68,10 +69,21 @@ def sigmoid(xp: ArrayModule, x: Array) -> Array:
     return xp.where(x >= 0, 1 / (1 + decay), decay / (1 + decay))
 
 
+_SHORT_SUM = 16
+"""Terms that may be summed in a type of 8 bits."""
+
+
 def softmax(xp: ArrayModule, x: Array, axes: tuple[int, ...]) -> Array:
-    """exp(x) scaled to the sum one over ``axes``."""
+    """exp(x) scaled to the sum one over ``axes``.
+
+    Each step is rounded to x's type, as ONNX's cases expect.
+    """
     powers = xp.exp(x - largest(xp, x, axes))
-    return powers / xp.sum(powers, axis=axes, keepdims=True)
+    # So is each step of a short sum. A long one needs more: in bfloat16 it stops growing at 256.
+    short = prod(x.shape[axis] for axis in axes) <= _SHORT_SUM
+    dtype = x.dtype if short else wide(x.dtype)
+    total = xp.sum(powers, axis=axes, keepdims=True, dtype=dtype)
+    return powers / total.astype(x.dtype)
 
 
 def log_softmax(xp: ArrayModule, x: Array, axes: tuple[int, ...]) -> Array:

@@ -203,7 +203,9 @@ class MaxUnpool(Op):
     def infer(
         self, x: Value, indices: Value, output_shape: Value | None = None
     ) -> tuple[Type, ...]:
-        if any(map(differ, x.shape, indices.shape)):
+        if x.rank != len(self.kernel_shape) + 2:
+            raise ShapeError(f"input of shape {x.shape} for a kernel of {self.kernel_shape}")
+        if indices.rank != x.rank or any(map(differ, x.shape, indices.shape)):
             raise ShapeError(f"indices of shape {indices.shape} for input of shape {x.shape}")
         shape = self._unpooled(x.shape)
         if output_shape is not None:

@@ -127,7 +127,7 @@ def quantized(
     if "int" not in dtype.name:
         moved = x if zero_point is None else x + zero_point.astype(x.dtype)
         return cast(xp, moved, dtype, saturate, "up")
-    limits = ml_dtypes.iinfo(dtype)
+    limits = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
     x = xp.rint(x)
     if zero_point is not None:
         x = x + zero_point.astype(x.dtype)

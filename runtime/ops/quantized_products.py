@@ -198,17 +198,17 @@ def _requantized(xp: ArrayModule, sums: Array, factor: Array, zero_point: Array)
     )
 
 
-def _scalar(x: Array | None) -> Array | None:
+def _scalar(x: Array) -> Array:
     """Without axes, where there is one element only."""
     return x.reshape(()) if x is not None and x.size == 1 else x
 
 
-def _per_row(x: Array | None) -> Array | None:
+def _per_row(x: Array) -> Array:
     """One number, or one per row of a matrix: as a column."""
     return x[:, None] if x is not None and x.ndim == 1 and x.size > 1 else _scalar(x)
 
 
-def _per_channel(x: Array | None, rank: int) -> Array | None:
+def _per_channel(x: Array, rank: int) -> Array:
     """One number, or one per channel, which is the first of ``rank`` axes."""
     return x.reshape(-1, *(1,) * (rank - 1)) if x is not None and x.size > 1 else _scalar(x)
 

@@ -134,7 +134,8 @@ class Recurrent(Op):
     ) -> tuple[Array, ...]:
         dtype = x.dtype
         x = widen(xp.swapaxes(x, 0, 1) if self.layout else x)
-        sequence, batch, hidden = *x.shape[:2], r.shape[2]
+        sequence, batch, _ = x.shape
+        hidden = r.shape[2]
         y = xp.zeros((sequence, self.directions, batch, hidden), dtype=x.dtype)
         finals = xp.zeros((self.states, self.directions, batch, hidden), dtype=x.dtype)
         for index, given in enumerate(states[: self.states]):
@@ -185,7 +186,8 @@ class Recurrent(Op):
         return Cell(
             widen(w[d]).reshape(self.gates, hidden, -1).swapaxes(1, 2),
             widen(r[d]).reshape(self.gates, hidden, hidden).swapaxes(1, 2),
-            *biases,
+            biases[0],
+            biases[1],
             peepholes,
             self.functions()[d * per_direction : (d + 1) * per_direction],
         )

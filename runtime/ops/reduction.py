@@ -1,6 +1,6 @@
 """Reductions along axes, softmax, running sums and selection.
 
-Floats narrower than 32 bits are computed in float32.
+Floats narrower than 32 bits are computed in float32, except in Softmax.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from mnnpy.runtime.errors import ShapeError
-from mnnpy.runtime.graph.dims import UNKNOWN, Dim, UndecidedError
+from mnnpy.runtime.graph.dims import UNKNOWN, Dim
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import INT64, Array, ArrayModule, TensorType, Type, Value
 from mnnpy.runtime.ops.elementwise import Unary
@@ -224,7 +224,7 @@ class Softmax(SoftmaxLike):
     __slots__ = ()
 
     def reference(self, xp: ArrayModule, x: Array) -> tuple[Array, ...]:
-        return (softmax(xp, widen(x), self.axes(x.ndim)).astype(x.dtype, copy=False),)
+        return (softmax(xp, x, self.axes(x.ndim)),)
 
 
 class LogSoftmax(SoftmaxLike):
@@ -314,10 +314,7 @@ class TopK(Op):
 
     def infer(self, x: Value, k: Value) -> tuple[Type, ...]:
         axis = normalize_axis(self.axis, x.rank)
-        try:
-            (count,) = k.ints()
-        except UndecidedError:
-            count = UNKNOWN
+        count = UNKNOWN if k.known is None else k.ints()[0]
         size = x.shape[axis]
         if isinstance(count, int) and isinstance(size, int) and not 0 <= count <= size:
             raise ShapeError(f"the top {count} of {size} elements along axis {axis}")

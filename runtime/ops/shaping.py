@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from mnnpy.runtime.errors import ShapeError
-from mnnpy.runtime.graph.dims import UNKNOWN, SymbolicDim
+from mnnpy.runtime.graph.dims import UNKNOWN, SymbolicDim, same
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import INT64, Array, ArrayModule, TensorType, Type, Value
 from mnnpy.runtime.ops.shape_math import normalize_axes, normalize_axis, product, reshaped
@@ -60,7 +60,7 @@ class Squeeze(Op):
 
     def infer(self, x: Value, axes: Value | None = None) -> tuple[Type, ...]:
         if axes is None:
-            dropped = {axis for axis, dim in enumerate(x.shape) if dim == 1}
+            dropped = {axis for axis, dim in enumerate(x.shape) if same(dim, 1)}
         else:
             dropped = set(normalize_axes(axes.ints(), x.rank))
         wrong = [axis for axis in sorted(dropped) if isinstance(x.shape[axis], int)]

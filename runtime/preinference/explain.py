@@ -89,7 +89,11 @@ def seconds_text(seconds: float) -> str:
     for unit, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
         if seconds * scale >= 1 or unit == "us":
             break
-    return f"{seconds * scale:.3g} {unit}" if seconds * scale < 100 else f"{seconds * scale:.0f} {unit}"
+    return (
+        f"{seconds * scale:.3g} {unit}"
+        if seconds * scale < 100
+        else f"{seconds * scale:.0f} {unit}"
+    )
 
 
 def nbytes_text(nbytes: int) -> str:
@@ -148,7 +152,9 @@ def _memory_report(plan: Plan) -> Iterable[str]:
     workspaces = plan.memory.workspaces
     for name, peak in plan.memory.arenas.items():
         bound = plan.memory.lower_bound[name]
-        scratch = max((slot.nbytes for slot in workspaces if slot and slot.memory == name), default=0)
+        scratch = max(
+            (slot.nbytes for slot in workspaces if slot and slot.memory == name), default=0
+        )
         ratio = f"{peak / bound:.2f}x the lower bound of {nbytes_text(bound)}" if bound else "empty"
         largest = nbytes_text(scratch) if scratch else "none"
         yield f"memory {name}: peak {nbytes_text(peak)}, {ratio}; largest workspace {largest}"

@@ -169,7 +169,7 @@ class _Sharing:
         return True
 
     def _dying_input(self, step: MemoryStep, index: int, name: str) -> str | None:
-        """An input that output 0 may overwrite: as large, and nothing in its bytes is read again."""
+        """An input that output 0 may overwrite: as large, with bytes that nobody reads again."""
         for position in step.inplace:
             source = step.reads[position]
             if source is None or source not in self.block_of or step.reads.count(source) > 1:
@@ -199,7 +199,7 @@ class _Sharing:
             if piece is None or piece not in self.block_of or not self._plain(piece, name):
                 continue
             block = self.block_of[piece]
-            fills = _aligned(self.nbytes[piece]) == block.nbytes and block.members[piece] == 0
+            fills = self._extent(block) == (0, self.nbytes[piece]) and block.members[piece] == 0
             if block is whole or not fills or block.memory != whole.memory:
                 continue
             if step.reads.count(piece) > 1:
@@ -210,6 +210,11 @@ class _Sharing:
                 whole.members[member] = offset + elements * itemsize
                 self.block_of[member] = whole
             yield position
+
+    def _extent(self, block: _Block) -> tuple[int, int]:
+        """First byte and end of what the members cover."""
+        ends = (offset + self.nbytes[name] for name, offset in block.members.items())
+        return min(block.members.values()), max(ends)
 
     def _plain(self, *names: str) -> bool:
         return all(self.tensors[name][1] == PLAIN for name in names)

@@ -56,6 +56,7 @@ class _Problem:
                 continue
             if degree > 2:
                 self.exact = False
+                heapq.heappush(self.queue, (degree, u))
                 u = self._busiest()
             self._reduce(u)
             remaining -= 1

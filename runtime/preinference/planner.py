@@ -15,12 +15,11 @@ from mnnpy.runtime.contracts import (
     Cost,
     Layout,
     Task,
-
 )
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.inference import infer_values
 from mnnpy.runtime.graph.types import STRING, TensorType, Type, UnknownType, Value
-from mnnpy.runtime.ops.fused import Copy
+from mnnpy.runtime.ops.fused import Copy, Fused
 from mnnpy.runtime.ops.slicing import Concat
 from mnnpy.runtime.preinference.memory import MemoryStep, plan_memory
 from mnnpy.runtime.preinference.plan import Plan, Step
@@ -61,21 +60,34 @@ def make_plan(
         Where the constraints leave an operator without a candidate.
     """
     values = infer_values(graph, inputs)
-    nodes, complete = _plannable(graph, values)
-    wanted = _outputs(graph, nodes, values)
+    nodes = _plannable(graph, values)
+    rest = _rest(graph, nodes, values) if len(nodes) < len(graph.nodes) else None
+    wanted = _outputs(graph, nodes, rest)
     nodes = _needed(nodes, wanted, values)
     objects = frozenset(
         name for node in nodes for name in node.writes if is_object(values[name].type)
     ) | {name for name, value in inputs.items() if is_object(value.type)}
     selector = Selector(graph, values, backends, constraints or Constraints(), measure)
     by_kernel = [node for node in nodes if not objects.intersection((*node.reads, *node.writes))]
-    chosen = {entry.node.name: entry for entry in selector.select(by_kernel)}
-    covered = {node.name for node in by_kernel}
-    order = [chosen.get(n.name) or n for n in nodes if n.name in chosen or n.name not in covered]
+    order = _interleaved(nodes, by_kernel, selector.select(by_kernel))
     plan = _Assembly(graph, values, selector, objects).assemble(order, inputs, wanted)
-    plan = replace(plan, complete=complete)
-    rest = None if complete else _rest(graph, nodes, values)
-    return Planned(plan, values, rest)
+    return Planned(replace(plan, complete=rest is None), values, rest)
+
+
+def _interleaved(
+    nodes: Sequence[Node], by_kernel: Sequence[Node], selected: Sequence[Selected]
+) -> list[Selected | Node]:
+    """Chosen kernels and the nodes without one, in topological order.
+
+    A region stands where its last node stood: only there everything that it reads is written.
+    """
+    covered = {node.name for node in by_kernel}
+    at = {_last_part(entry.node).name: entry for entry in selected}
+    return [at.get(n.name) or n for n in nodes if n.name in at or n.name not in covered]
+
+
+def _last_part(node: Node) -> Node:
+    return node.op.graph.nodes[-1] if isinstance(node.op, Fused) else node
 
 
 def is_object(value_type: Type | None) -> bool:
@@ -90,35 +102,28 @@ def is_known(value: Value) -> bool:
     return value.constant
 
 
-def _plannable(graph: Graph, values: Mapping[str, Value]) -> tuple[list[Node], bool]:
-    """Nodes up to and including those whose result only the data decides; whether that is all."""
+def _plannable(graph: Graph, values: Mapping[str, Value]) -> list[Node]:
+    """Nodes up to and including those whose result only the data decides."""
     unknown: set[str] = set()
     nodes = []
-    complete = True
     for node in graph.nodes:
         if unknown.intersection(node.reads):
             unknown.update(node.writes)
-            complete = False
-            continue
-        nodes.append(node)
-        unknown.update(name for name in node.writes if _size_unknown(values[name].type))
-    return nodes, complete
+        else:
+            nodes.append(node)
+            unknown.update(name for name in node.writes if _size_unknown(values[name].type))
+    return nodes
 
 
 def _size_unknown(value_type: Type | None) -> bool:
     return value_type is None or (isinstance(value_type, TensorType) and not value_type.static)
 
 
-def _outputs(
-    graph: Graph, nodes: Sequence[Node], values: Mapping[str, Value]
-) -> list[str]:
-    """Graph outputs and what nodes behind this segment read, as far as it is there by now."""
-    planned = {node.name for node in nodes}
-    later = {name for node in graph.nodes if node.name not in planned for name in node.reads}
-    there = {name for node in nodes for name in node.writes} | set(graph.inputs)
-    there |= set(graph.constants)
-    order = dict.fromkeys([*graph.outputs, *sorted(later)])
-    return [name for name in order if name in there]
+def _outputs(graph: Graph, nodes: Sequence[Node], rest: Graph | None) -> list[str]:
+    """Graph outputs and what the rest of the graph reads, as far as it is there by now."""
+    there = {name for node in nodes for name in node.writes} | {*graph.inputs, *graph.constants}
+    later = () if rest is None else tuple(rest.inputs)
+    return [name for name in dict.fromkeys((*graph.outputs, *later)) if name in there]
 
 
 def _needed(
@@ -135,28 +140,18 @@ def _needed(
     return kept[::-1]
 
 
-def _rest(graph: Graph, done: Sequence[Node], values: Mapping[str, Value]) -> Graph:
-    planned = {name for node in done for name in node.writes}
-    nodes = [
-        node
-        for node in graph.nodes
-        if not planned.issuperset(node.writes)
-        and not all(is_known(values[name]) for name in node.writes)
-    ]
+def _rest(graph: Graph, planned: Sequence[Node], values: Mapping[str, Value]) -> Graph:
+    """What remains behind the planned nodes; what is known by now becomes its constants."""
+    done = {node.name for node in planned}
+    behind = [node for node in graph.nodes if node.name not in done]
+    there = {name for node in planned for name in node.writes} | {*graph.inputs, *graph.constants}
+    outputs = tuple(name for name in graph.outputs if name not in there)
+    nodes = _needed(behind, outputs, values)
     written = {name for node in nodes for name in node.writes}
-    reads = {name for node in nodes for name in node.reads} - written
-    outputs = tuple(name for name in graph.outputs if name in written)
-    constants = {name: graph.constants[name] for name in reads if name in graph.constants}
-    constants |= {
-        name: np.asarray(values[name].known)
-        for name in reads
-        if name not in constants and is_known(values[name])
-    }
-    inputs = {
-        name: values[name].type or TensorType(np.dtype(np.float32), ())
-        for name in sorted(reads - set(constants))
-    }
-    return Graph(tuple(nodes), inputs, outputs, constants, graph.name)
+    reads = sorted({name for node in nodes for name in node.reads} - written)
+    known = {name: values[name].known for name in (*reads, *outputs) if is_known(values[name])}
+    inputs = {name: values[name].type or UnknownType() for name in reads if name not in known}
+    return Graph(tuple(nodes), inputs, outputs, known, graph.name)
 
 
 class _Assembly:
@@ -306,5 +301,3 @@ def _concat_offsets(task: Task) -> tuple[int, ...] | None:
         offsets.append(position)
         position += value.tensor.size
     return tuple(offsets)
-
-

@@ -29,7 +29,6 @@ from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.preinference.pbqp import solve_pbqp
 
 
-
 @dataclass(frozen=True, slots=True)
 class Constraints:
     """What a user allows.
@@ -260,7 +259,9 @@ class Selector:
         costs = [np.array([c.cost.seconds for c in candidates]) for candidates in options]
         if all(len(candidates) == 1 for candidates in options):
             return [0] * len(cover)
-        writer = {name: (i, o) for i, node in enumerate(cover) for o, name in enumerate(node.outputs)}
+        writer = {
+            name: (i, o) for i, node in enumerate(cover) for o, name in enumerate(node.outputs)
+        }
         edges: dict[tuple[int, int], np.ndarray] = {}  # type: ignore[type-arg]
         for reader, node in enumerate(cover):
             for position, name in enumerate(node.inputs):
@@ -391,5 +392,3 @@ def _no_candidate(node: Node, rejected: Sequence[Rejected]) -> str:
     lines += [f"  {entry.scheme} on {entry.backend}: {entry.reason}" for entry in rejected]
     lines.append("allow another scheme or backend, or remove the pin")
     return "\n".join(lines)
-
-

@@ -1,0 +1,32 @@
+"""Host memory, as the CPU backends share it."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+
+from mnnpy.runtime.graph.types import Array, DType
+
+ALIGNMENT = 64
+
+
+def aligned_bytes(nbytes: int) -> Array:
+    """Uninitialised bytes that start at a cache line."""
+    raw = np.empty(nbytes + ALIGNMENT, dtype=np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + nbytes]
+
+
+def array_view(arena: Array, offset: int, shape: tuple[int, ...], dtype: DType) -> Array:
+    """An array over part of a byte array."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    return arena[offset : offset + nbytes].view(dtype).reshape(shape)
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,60 @@
+"""``mnnpy calibrate``: what schemes cost on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mnnpy.cli.progress import progress_bar
+from mnnpy.runtime.coefficients import save_coefficients
+from mnnpy.runtime.contracts import Coefficients
+from mnnpy.runtime.registry import backend_names, load_backend, usable_backend
+from mnnpy.runtime.text_table import text_table
+
+_HEADINGS = ("scheme", "GMAC/s", "GB/s", "us per call")
+
+
+def calibrate(
+    backend: Annotated[
+        str | None,
+        typer.Argument(help="One backend; all that are usable unless given.", show_default=False),
+    ] = None,
+) -> None:
+    """Measure what every scheme costs on this machine, so that plans choose well here.
+
+    Takes about a minute a backend; the result is kept in your cache directory.
+
+    **Examples**
+
+        mnnpy calibrate
+
+        mnnpy calibrate numpy
+    """
+    names = [backend] if backend is not None else _usable()
+    for name in names:
+        _calibrate(name)
+
+
+def _usable() -> list[str]:
+    return [name for name in backend_names() if load_backend(name).check() is None]
+
+
+def _calibrate(name: str) -> None:
+    from mnnpy.runtime.calibration import calibrate as measure
+
+    backend = usable_backend(name)
+    with progress_bar(f"calibrating {name}") as report:
+        fitted = measure(backend, lambda scheme, done, total: report(done / total, scheme))
+    path = save_coefficients(name, fitted)
+    rows = [[scheme, *_rates(entry)] for scheme, entry in fitted.items()]
+    typer.echo(text_table(_HEADINGS, rows, _HEADINGS[1:]))
+    typer.echo(f"\nwrote {path}\n")
+
+
+def _rates(entry: Coefficients) -> list[str]:
+    return [
+        f"{1e-9 / entry.seconds_per_mac:.3g}" if entry.seconds_per_mac else "-",
+        f"{1e-9 / entry.seconds_per_byte:.3g}" if entry.seconds_per_byte else "-",
+        f"{entry.seconds_per_launch * 1e6:.3g}",
+    ]

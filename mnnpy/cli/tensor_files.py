@@ -1,0 +1,83 @@
+"""Arrays from files and to files: ``.npy``, ``.npz`` and ONNX's ``.pb``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from mnnpy.runtime.errors import FeedError
+from mnnpy.runtime.files import write_atomically
+from mnnpy.runtime.graph.types import Array, OptionalType, SequenceType, Type
+
+
+def read_arrays(path: Path) -> dict[str | None, Any]:
+    """What a file holds by name; under None where the file does not name it.
+
+    Raises
+    ------
+    FeedError
+        Where the file is of no known kind or damaged.
+    """
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".pb": read_tensor}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise FeedError(f"{path}: inputs are read from {', '.join(readers)} files")
+    found = reader(path)
+    return found if isinstance(found, dict) else {None: found}
+
+
+def read_tensor(path: Path, value_type: Type | None = None) -> Any:
+    """Content of an ONNX ``.pb`` file: a tensor, or what the type says (sequence, optional).
+
+    Raises
+    ------
+    FeedError
+        Where the file holds no such protobuf message.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx import numpy_helper
+
+    content = path.read_bytes()
+    try:
+        if isinstance(value_type, SequenceType):
+            return numpy_helper.to_list(onnx.SequenceProto.FromString(content))
+        if isinstance(value_type, OptionalType):
+            return numpy_helper.to_optional(onnx.OptionalProto.FromString(content))
+        array = numpy_helper.to_array(onnx.TensorProto.FromString(content))
+    except (DecodeError, ValueError, TypeError) as error:
+        raise FeedError(f"{path}: holds no ONNX {value_type or 'tensor'}: {error}") from error
+    return array.astype(object) if array.dtype.kind in "SU" else array
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write an ``.npz`` whole or not at all; entries carry the values' own names.
+
+    Raises
+    ------
+    FeedError
+        Where a value is no array.
+    """
+    for name, value in arrays.items():
+        if not isinstance(value, np.ndarray) or value.dtype == object:
+            raise FeedError(f"{path}: output {name!r} is no numeric array: .npz cannot hold it")
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def _read_npy(path: Path) -> Array:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise FeedError(f"{path}: no valid .npy file: {error}") from error
+
+
+def _read_npz(path: Path) -> dict[str | None, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, BadZipFile, AttributeError, TypeError) as error:
+        raise FeedError(f"{path}: no valid .npz file: {error}") from error

@@ -1,0 +1,49 @@
+"""Models from whatever a user has: ``.mnnpy`` and ``.onnx`` files, or their bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mnnpy.runtime.graph.graph import Graph
+from mnnpy.runtime.model_file import load_model as load_mnnpy
+
+_HEAD_NBYTES = 9
+
+
+def load_model(model: Graph | str | Path | bytes) -> Graph:
+    """The graph of a model; ONNX is converted on the way.
+
+    The suffix of a path says what it is; under any other suffix, and for bytes, the content does.
+
+    Raises
+    ------
+    ModelFormatError, InvalidModelError, UnsupportedOperatorError
+        Where the content is no valid model, or has operators that no importer knows.
+    OSError
+        Where the file cannot be read.
+    """
+    if isinstance(model, Graph):
+        return model
+    if _is_onnx(model):
+        from mnnpy.converter.pipeline import convert
+
+        return convert(model)
+    return load_mnnpy(model)
+
+
+def _is_onnx(model: str | Path | bytes) -> bool:
+    if isinstance(model, bytes):
+        return not _is_mnnpy(model[:_HEAD_NBYTES])
+    suffix = Path(model).suffix.lower()
+    if suffix in (".onnx", ".mnnpy"):
+        return suffix == ".onnx"
+    with Path(model).open("rb") as file:
+        return not _is_mnnpy(file.read(_HEAD_NBYTES))
+
+
+def _is_mnnpy(head: bytes) -> bool:
+    """Whether a file starts like safetensors: the header's length in 8 bytes, then JSON.
+
+    ONNX starts with a protobuf tag and the IR version, which as a length would be absurd.
+    """
+    return len(head) == _HEAD_NBYTES and head.endswith(b"{") and head[5:8] == b"\0\0\0"
