@@ -19,7 +19,7 @@ from mnnpy.runtime.contracts import (
 )
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.graph.types import Array, ArrayModule, Value
+from mnnpy.runtime.graph.types import FLOAT32, FLOAT64, Array, ArrayModule, DType, Value
 from mnnpy.runtime.ops.activation import (
     Clip,
     HardSigmoid,
@@ -44,25 +44,29 @@ class ArrayKernel:
 
     algorithm: Scheme
     load: Callable[[], ArrayModule]
+    product_dtypes: tuple[DType, ...] = (FLOAT32, FLOAT64)
+    """Element types whose sums of products the array module computes precisely and fast."""
 
     @property
     def scheme(self) -> str:
         return self.algorithm.name
 
     def reject(self, task: Task, device: Device) -> str | None:
-        anchored = split_anchored(task)
         if isinstance(task.op, Fused) and not self.algorithm.finishes:
             return "cannot carry an epilogue"
-        return self.algorithm.reject(anchored.task)
+        dtype = task.output().dtype if self.algorithm.finishes else None
+        if dtype is not None and dtype not in self.product_dtypes:
+            return f"products of {dtype} are left to the reference"
+        return self.algorithm.reject(self._anchored(task).task)
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
-        return self.algorithm.configs(split_anchored(task).task)
+        return self.algorithm.configs(self._anchored(task).task)
 
     def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
         return (PLAIN,) * len(task.inputs), (PLAIN,) * len(task.outputs)
 
     def work(self, task: Task, config: Config) -> Work:
-        anchored = split_anchored(task)
+        anchored = self._anchored(task)
         work = self.algorithm.work(anchored.task, config)
         passes = len(anchored.epilogue)
         return replace(
@@ -72,25 +76,25 @@ class ArrayKernel:
         )
 
     def workspace_nbytes(self, task: Task, config: Config) -> int:
-        return self.algorithm.workspace_nbytes(split_anchored(task).task, config)
+        return self.algorithm.workspace_nbytes(self._anchored(task).task, config)
 
     def max_error(self, task: Task, config: Config) -> float:
-        return self.algorithm.max_error(split_anchored(task).task, config)
+        return self.algorithm.max_error(self._anchored(task).task, config)
 
     def inplace(self, task: Task) -> tuple[int, ...]:
         return () if isinstance(task.op, Fused) else self.algorithm.inplace(task)
 
     def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
-        anchored = split_anchored(task)
+        anchored = self._anchored(task)
         packed = self.algorithm.packed_inputs(anchored.task, config)
         return tuple(anchored.positions[index] for index in packed)
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
-        return self.algorithm.pack(self.load(), split_anchored(task).task, config)
+        return self.algorithm.pack(self.load(), self._anchored(task).task, config)
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         xp = self.load()
-        anchored = split_anchored(task)
+        anchored = self._anchored(task)
         finish = _epilogue(xp, anchored, buffers)
         inner = replace(
             buffers,
@@ -100,6 +104,12 @@ class ArrayKernel:
             finish=finish,
         )
         return self.algorithm.bind(xp, anchored.task, config, inner)
+
+    def _anchored(self, task: Task) -> Anchored:
+        """What the scheme computes and what comes behind it; all of it where it does not finish."""
+        if self.algorithm.finishes:
+            return split_anchored(task)
+        return Anchored(task, tuple(range(len(task.inputs))), None, ())
 
 
 def _epilogue(
@@ -118,7 +128,9 @@ def _epilogue(
         part = y[index]
         runs: list[Run | None] = []
         if bias is not None:
-            runs.append(write(xp, anchored.bias_op, (part, broadcast_at(xp, bias, y.shape, index)), part))
+            runs.append(
+                write(xp, anchored.bias_op, (part, broadcast_at(xp, bias, y.shape, index)), part)
+            )
         for step in anchored.epilogue:
             inputs: list[Array | None] = []
             for operand in step.operands:
@@ -154,8 +166,6 @@ def array_kernels(op: Op, kernels: Sequence[ArrayKernel]) -> tuple[ArrayKernel, 
     return tuple(kernel for kernel in kernels if isinstance(op, kernel.algorithm.operators))
 
 
-def epilogue_regions(
-    graph: Graph, values: Mapping[str, Value]
-) -> Iterator[tuple[Node, ...]]:
+def epilogue_regions(graph: Graph, values: Mapping[str, Value]) -> Iterator[tuple[Node, ...]]:
     """Convolutions and matrix products with the elementwise chain behind them."""
     return anchored_chains(graph, values, (Conv, ConvTranspose, MatMul, Gemm), CHAINED)

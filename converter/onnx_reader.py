@@ -22,7 +22,7 @@ from mnnpy.converter.onnx_functions import (
     onnx_function,
 )
 from mnnpy.converter.onnx_tensors import constant_array, sparse_array, tensor_array
-from mnnpy.converter.onnx_types import read_type, write_type
+from mnnpy.converter.onnx_types import read_type, require_text, write_type
 from mnnpy.runtime.errors import InvalidModelError, MnnpyError, UnsupportedOperatorError
 from mnnpy.runtime.graph.graph import Graph, Node, in_topological_order
 from mnnpy.runtime.graph.inference import infer_values
@@ -58,6 +58,7 @@ def read_graph(model: onnx.ModelProto) -> Graph:
     if reader.fed_constants:
         _LOG.info("%d initialisers are graph inputs too: constants here", len(reader.fed_constants))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
+    require_text(model.producer_name, model.producer_version, *metadata, *metadata.values())
     producer = f"{model.producer_name} {model.producer_version}".strip()
     metadata |= {"producer": producer, "opset": str(opsets.get("", ""))}
     return replace(graph, metadata=metadata).validate()
@@ -108,8 +109,10 @@ class _Reader:
 
     def _open(self, proto: onnx.GraphProto, outer: Mapping[str, Array]) -> _Scope:
         """A graph's inputs and initialisers. Before IR 4 every initialiser was an input too."""
+        require_text(proto.name, *(value.name for value in (*proto.input, *proto.output)))
         constants = {t.name: tensor_array(t) for t in proto.initializer}
         constants |= {t.values.name: sparse_array(t) for t in proto.sparse_initializer}
+        require_text(*constants)
         self.fed_constants.extend(v.name for v in proto.input if v.name in constants)
         inputs = {
             value.name: read_type(value.type, value.name)
@@ -122,10 +125,13 @@ class _Reader:
 
     def _add(self, proto: onnx.NodeProto, scope: _Scope) -> None:
         """Import one node into the scope, or the body of the function that it calls."""
+        require_text(proto.name, proto.op_type, proto.domain, proto.overload)
+        require_text(*proto.input, *proto.output, *(a.name for a in proto.attribute))
         domain = domain_of(proto.domain)
         version = self.opsets.get(domain, 1)
         if proto.op_type == "Constant" and domain == "":
-            scope.define(proto.output[0], constant_array(proto))
+            for output in proto.output[:1]:
+                scope.define(output, constant_array(proto))
             return
         name = proto.name or f"{proto.op_type}_{next(self.numbers)}"
         importer = find_importer(domain, proto.op_type, version)
@@ -137,7 +143,7 @@ class _Reader:
                 self._expand(proto, function, scope)
             return
         attributes = {a.name: self._attribute(a, scope.visible) for a in proto.attribute}
-        inputs, outputs = _names(proto.input), _names(proto.output)
+        inputs, outputs = _names(proto.input), _output_names(name, proto.output)
         node = OnnxNode(
             name, domain, proto.op_type, version, inputs, outputs, attributes, scope.visible
         )
@@ -184,6 +190,12 @@ def _names(names: Iterable[str]) -> tuple[str | None, ...]:
     while listed and listed[-1] is None:
         listed.pop()
     return tuple(listed)
+
+
+def _output_names(node: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Output names; one left out in the middle gets a name that nobody reads."""
+    listed = _names(names)
+    return tuple(name or f"{node}.unused{index}" for index, name in enumerate(listed))
 
 
 def _run_importer(importer: Importer, node: OnnxNode) -> Imported:

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from mnnpy.converter.onnx_types import dtype_of
 from mnnpy.runtime.errors import InvalidModelError
-from mnnpy.runtime.graph.types import STRING, Array
+from mnnpy.runtime.graph.types import FLOAT32, INT64, STRING, Array
 
 _BITS: Mapping[int, int] = {
     onnx.TensorProto.FLOAT6E2M3: 6,
@@ -115,13 +115,35 @@ def constant_array(proto: onnx.NodeProto) -> Array:
         return tensor_array(attribute.t)
     if attribute.name == "sparse_value":
         return sparse_array(attribute.sparse_tensor)
+    try:
+        dtype, kind = _CONSTANT_ATTRIBUTES[attribute.name]
+    except KeyError:
+        raise InvalidModelError(
+            f"Constant node {proto.name!r} has the attribute {attribute.name!r}, none of value, "
+            f"sparse_value, {', '.join(_CONSTANT_ATTRIBUTES)}"
+        ) from None
+    if attribute.type != kind:
+        raise InvalidModelError(
+            f"Constant node {proto.name!r}: attribute {attribute.name!r} has another type"
+        )
     value = onnx.helper.get_attribute_value(attribute)
-    if attribute.name == "value_string":
-        return np.array(value.decode(), dtype=STRING)
-    if attribute.name == "value_strings":
-        return np.array([s.decode() for s in value], dtype=STRING)
-    dtype = np.float32 if attribute.name in ("value_float", "value_floats") else np.int64
+    if dtype == STRING:
+        value = _decoded(value) if isinstance(value, bytes) else [*map(_decoded, value)]
     return np.array(value, dtype=dtype)
+
+
+_CONSTANT_ATTRIBUTES = {
+    "value_float": (FLOAT32, onnx.AttributeProto.FLOAT),
+    "value_floats": (FLOAT32, onnx.AttributeProto.FLOATS),
+    "value_int": (INT64, onnx.AttributeProto.INT),
+    "value_ints": (INT64, onnx.AttributeProto.INTS),
+    "value_string": (STRING, onnx.AttributeProto.STRING),
+    "value_strings": (STRING, onnx.AttributeProto.STRINGS),
+}
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 def _count(proto: onnx.TensorProto) -> int:

@@ -77,8 +77,16 @@ def read_type(proto: onnx.TypeProto, name: str = "") -> Type:
         if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0:
             dims.append(dim.dim_value)
         else:
+            require_text(dim.dim_param)
             dims.append(SymbolicDim.named(dim.dim_param or f"{name}[{axis}]"))
     return TensorType(dtype_of(tensor.elem_type), tuple(dims))
+
+
+def require_text(*texts: str) -> None:
+    """Raise ``InvalidModelError`` where protobuf gives bytes for a name that is not UTF-8."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise InvalidModelError(f"the model has the name {text!r}, which is not UTF-8")
 
 
 def write_type(value_type: Type | None) -> onnx.TypeProto | None:

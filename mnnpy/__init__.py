@@ -15,10 +15,9 @@ backend nor the converter.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mnnpy.runtime import VERSION as __version__
+import mnnpy.runtime
 
 if TYPE_CHECKING:
     from mnnpy.converter.pipeline import convert
@@ -26,23 +25,29 @@ if TYPE_CHECKING:
     from mnnpy.runtime import errors
     from mnnpy.session import Session
 
+__version__ = mnnpy.runtime.VERSION
 __all__ = ["Session", "__version__", "convert", "errors", "load_model"]
-
-_HOMES = {
-    "Session": "mnnpy.session",
-    "convert": "mnnpy.converter.pipeline",
-    "load_model": "mnnpy.models",
-}
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name on first use (PEP 562)."""
+    """Load a public name when it is used (PEP 562)."""
+    if name == "Session":
+        from mnnpy.session import Session
+
+        return Session
+    if name == "convert":
+        from mnnpy.converter.pipeline import convert
+
+        return convert
+    if name == "load_model":
+        from mnnpy.models import load_model
+
+        return load_model
     if name == "errors":
-        return import_module("mnnpy.runtime.errors")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'mnnpy' has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
-    return found
+        from mnnpy.runtime import errors
+
+        return errors
+    raise AttributeError(f"module 'mnnpy' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -47,8 +47,8 @@ StoreArray: TypeAlias = Callable[[str, Array], Json]
 FetchArray: TypeAlias = Callable[[Json, Where], Array]
 """The array that ``StoreArray`` kept, from its JSON value and where that stands."""
 
-MAX_VALUES = 1_000_000
-"""Most values of one JSON text: a graph of 50,000 nodes; parsed, it takes less than 200 MB."""
+MAX_VALUES = 600_000
+"""Most values of one JSON text: some 30,000 nodes; parsed, they take less than 200 MB."""
 
 _SHOWN = 100
 _TYPE_TAGS: dict[str, type[Any]] = {
@@ -59,13 +59,14 @@ _TYPE_TAGS: dict[str, type[Any]] = {
 }
 _TAG_OF = {kind: tag for tag, kind in _TYPE_TAGS.items()}
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
-_SCALARS: dict[Any, tuple[type[Any], ...]] = {
-    int: (int,),
-    float: (int, float),
-    str: (str,),
-    bool: (bool,),
+_PLAIN: dict[Any, frozenset[type[Any]]] = {
+    int: frozenset({int}),
+    float: frozenset({int, float}),
+    str: frozenset({str}),
+    bool: frozenset({bool}),
+    NoneType: frozenset({NoneType}),
 }
-
+"""Declared type -> types of JSON values that stand for themselves."""
 
 _GRAPH_HINTS: dict[str, Any] = {
     "nodes": tuple[Node, ...],
@@ -120,7 +121,7 @@ def encode(value: object, store: StoreArray) -> Json:
     """
     if type(value) is float and not math.isfinite(value):
         return {"float": str(value)}
-    if value is None or type(value) in _SCALARS:
+    if type(value) in _PLAIN:
         return value
     if isinstance(value, Graph):
         return _encode_graph(value, store)
@@ -184,9 +185,11 @@ class Decoder:
             raise malformed(where, "nested too deeply") from error
 
     def _decode(self, data: Json, hint: Any, where: Where) -> Any:
-        if hint in _SCALARS:
-            return _scalar(data, hint, where)
-        origin, arguments = get_origin(hint), get_args(hint)
+        if type(data) in _plain_types(hint):
+            return data
+        if hint in _PLAIN:
+            return _non_finite(data, hint, where)
+        origin, arguments = _opened(hint)
         if origin in (Union, UnionType):
             return self._union(data, arguments, where)
         if origin is tuple:
@@ -207,8 +210,6 @@ class Decoder:
         return self._record(data, hint, where)
 
     def _union(self, data: Json, arms: tuple[Any, ...], where: Where) -> Any:
-        if data is None and NoneType in arms:
-            return None
         present = [arm for arm in arms if arm is not NoneType]
         if set(present) == set(_TAG_OF):
             return self._type(data, where)
@@ -223,7 +224,12 @@ class Decoder:
 
     def _tuple(self, data: Json, arguments: tuple[Any, ...], where: Where) -> tuple[Any, ...]:
         entries = _checked(data, list, "an array", where)
-        hints = arguments[:1] * len(entries) if arguments[-1:] == (...,) else arguments
+        hints = arguments
+        if arguments[-1:] == (...,):
+            plain = _plain_types(arguments[0])
+            if all(type(entry) in plain for entry in entries):
+                return tuple(entries)
+            hints = arguments[:1] * len(entries)
         if len(hints) != len(entries):
             raise _unfit(data, f"{len(hints)} entries", where)
         pairs = enumerate(zip(entries, hints, strict=True))
@@ -232,14 +238,13 @@ class Decoder:
     def _record(self, data: Json, record: type[Any], where: Where) -> Any:
         """A dataclass from an object with a key per field; fields with defaults may be missing."""
         entries = _checked(data, dict, "an object", where)
-        hints = _field_hints(record)
+        hints, required = _field_hints(record)
         _refuse_unknown(entries, hints, where)
-        for name, (_, required) in hints.items():
-            if required and name not in entries:
-                raise malformed(where, f"{name!r} is missing")
+        if not required <= entries.keys():
+            raise malformed(where, f"{min(required - entries.keys())!r} is missing")
         return record(
             **{
-                name: self._decode(entry, hints[name][0], (where, name))
+                name: self._decode(entry, hints[name], (where, name))
                 for name, entry in entries.items()
             }
         )
@@ -247,10 +252,10 @@ class Decoder:
     def _op(self, data: Json, where: Where) -> Op:
         entries = _checked(data, dict, "an operator", where)
         _refuse_unknown(entries, ("kind", "attributes"), where)
-        kind = _scalar(entries.get("kind"), str, (where, "kind"))
+        kind = self._decode(entries.get("kind"), str, (where, "kind"))
         operator = self._operators.get(kind)
         if operator is None:
-            raise malformed(where, f"there is no operator {kind!r}")
+            raise malformed(where, f"there is no operator {shown(kind)}")
         op: Op = self._record(entries.get("attributes"), operator, (where, "attributes"))
         return op
 
@@ -304,9 +309,8 @@ def dtype_from(data: Json, where: Where) -> np.dtype[Any]:
     return DTYPES[data]
 
 
-def _scalar(data: Json, hint: Any, where: Where) -> Any:
-    if isinstance(data, _SCALARS[hint]) and (hint is bool or not isinstance(data, bool)):
-        return data
+def _non_finite(data: Json, hint: Any, where: Where) -> float:
+    """A float that JSON lacks; anything else does not fit."""
     if hint is float and isinstance(data, dict) and list(data) == ["float"]:
         name = data["float"]
         if isinstance(name, str) and name in _NON_FINITE:
@@ -327,8 +331,7 @@ def _unfit(data: Json, expected: str, where: Where) -> ModelFormatError:
 def _refuse_unknown(entries: Mapping[str, Json], known: Any, where: Where) -> None:
     unknown = [name for name in entries if name not in known]
     if unknown:
-        shown = ", ".join(known) or "none"
-        raise malformed(where, f"unknown key {shown(unknown[0])}; known: {shown}")
+        raise malformed(where, f"unknown key {shown(unknown[0])}; known: {', '.join(known) or '-'}")
 
 
 def _hint_name(hint: Any) -> str:
@@ -336,16 +339,29 @@ def _hint_name(hint: Any) -> str:
 
 
 @cache
-def _field_hints(record: type[Any]) -> dict[str, tuple[Any, bool]]:
-    """Field name -> declared type, and whether it must be given."""
+def _opened(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """``tuple[int, ...]`` -> ``tuple``, ``(int, ...)``."""
+    return get_origin(hint), get_args(hint)
+
+
+@cache
+def _plain_types(hint: Any) -> frozenset[type[Any]]:
+    """Types of JSON values that need no decoding under this declared type."""
+    if get_origin(hint) in (Union, UnionType):
+        return frozenset().union(*map(_plain_types, get_args(hint)))
+    return _PLAIN.get(hint, frozenset())
+
+
+@cache
+def _field_hints(record: type[Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """Field name -> declared type; and the fields without a default."""
     hints = get_type_hints(record)
-    return {
-        entry.name: (
-            hints[entry.name],
-            entry.default is MISSING and entry.default_factory is MISSING,
-        )
+    required = frozenset(
+        entry.name
         for entry in fields(record)
-    }
+        if entry.default is MISSING and entry.default_factory is MISSING
+    )
+    return {entry.name: hints[entry.name] for entry in fields(record)}, required
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

@@ -34,10 +34,18 @@ class Fields:
     sections: list[Fields] = field(default_factory=list)
 
     def text(self, key: str, default: str | None = None) -> str | None:
-        return self._typed(key, default, str, "a text")
+        value = self._get(key, default)
+        if value is None or isinstance(value, str):
+            return value
+        self._wrong(key, value, "a text")
+        return default
 
     def flag(self, key: str, default: bool) -> bool:
-        return self._typed(key, default, bool, "true or false") or False
+        value = self._get(key, default)
+        if isinstance(value, bool):
+            return value
+        self._wrong(key, value, "true or false")
+        return default
 
     def choice(self, key: str, choices: Sequence[str], default: str) -> str:
         value = self._get(key, default)
@@ -74,6 +82,24 @@ class Fields:
             return ()
         return tuple(listed)
 
+    def choices(
+        self, key: str, choices: Sequence[str], default: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """A list of texts out of the choices."""
+        names = self.names(key) or default
+        for name in names:
+            if name not in choices:
+                self._wrong(key, name, f"of {', '.join(choices)}")
+        return names
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        """A list of whole numbers that are not negative."""
+        value = self._get(key, [])
+        if isinstance(value, list) and all(type(entry) is int and entry >= 0 for entry in value):
+            return tuple(value)
+        self._wrong(key, value, "a list of whole numbers")
+        return ()
+
     def section(self, key: str) -> Fields:
         """The mapping under a key, empty where there is none."""
         value = self._get(key, {})
@@ -106,13 +132,6 @@ class Fields:
                 )
         for section in self.sections:
             section._note_unknown_keys()
-
-    def _typed(self, key: str, default: Any, wanted: type, described: str) -> Any:
-        value = self._get(key, default)
-        if value is None or isinstance(value, wanted):
-            return value
-        self._wrong(key, value, described)
-        return default
 
     def _get(self, key: str, default: Any) -> Any:
         self.known[key] = None
@@ -177,4 +196,3 @@ def find_config(kind: str, name: str | Path) -> Path:
 def _shipped(kind: str) -> dict[str, Path]:
     folder = Path(str(files("mnnpy.configs") / kind))
     return {path.stem: path for path in folder.glob("*.yaml")}
-

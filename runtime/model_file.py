@@ -4,7 +4,7 @@ The graph is JSON in the container's ``__metadata__``, beside the format's versi
 and the opset that it came from; a digest covers them all. Constants are the container's tensors.
 Element types that safetensors lacks are kept as bytes, strings as JSON in UTF-8; the graph names
 the true type. Safetensors allows no gaps, so tensors of whole cache lines come first and lie on
-64-byte boundaries of the file; the others follow by falling element size, aligned to their elements.
+64-byte boundaries of the file; the others follow by falling element size, aligned to their own.
 
 Loading maps the file and checks every claim of its header before anything is built from it. The
 arrays are read-only views of the map: processes that load the same file share its pages. A file
@@ -26,7 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnnpy.runtime import VERSION
-from mnnpy.runtime.codec import Decoder, Json, dtype_from, encode, parse_json, write_json
+from mnnpy.runtime.codec import (
+    Decoder,
+    Json,
+    Where,
+    dtype_from,
+    encode,
+    malformed,
+    parse_json,
+    shown,
+    write_json,
+)
 from mnnpy.runtime.errors import ModelFormatError
 from mnnpy.runtime.files import write_atomically
 from mnnpy.runtime.graph.graph import Graph
@@ -36,7 +46,7 @@ from mnnpy.runtime.ops import OPERATORS
 FORMAT = "mnnpy"
 FORMAT_VERSION = "1"
 MAX_HEADER_NBYTES = 32 << 20
-"""Most bytes of a header: a graph of 50,000 nodes with long names takes half of it."""
+"""Most bytes of a header: 30,000 nodes with long names take half of it."""
 
 _LINE_NBYTES = 64
 _LENGTH_NBYTES = 8
@@ -69,6 +79,9 @@ class _Entry:
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
 
+    def __str__(self) -> str:
+        return f"{shown(self.dtype)} of shape {shown(self.shape)}"
+
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
@@ -81,6 +94,9 @@ class _Stored:
     @property
     def element(self) -> DType:
         return DTYPES[self.dtype]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} of shape {shown(self.shape)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +265,7 @@ class _Reader:
         self._metadata = _checked_metadata(header.pop("__metadata__", None))
         decode = Decoder().decode
         self._entries = {
-            key: decode(entry, _Entry, f"tensor {key!r}") for key, entry in header.items()
+            key: decode(entry, _Entry, f"tensor {shown(key)}") for key, entry in header.items()
         }
         _check_extents(self._entries, len(content) - self._begin)
 
@@ -271,11 +287,7 @@ class _Reader:
             raise malformed(where, f"there is no tensor {shown(stored.tensor)} (left)")
         begin, end = entry.data_offsets
         if (entry.dtype, list(entry.shape)) != _physical(stored, end - begin):
-            raise malformed(
-                where,
-                f"a {stored.dtype} of shape {shown(list(stored.shape))} is kept as "
-                f"{entry.dtype} of shape {shown(list(entry.shape))}",
-            )
+            raise malformed(where, f"{stored} does not fit tensor {shown(stored.tensor)}, {entry}")
         if stored.element == STRING:
             return self._strings(begin, end, stored, where)
         return self._view(begin, end, stored, where)
@@ -284,21 +296,15 @@ class _Reader:
         element = stored.element
         _check_shape(stored.shape, where)
         if math.prod(stored.shape) * element.itemsize != end - begin:
-            raise malformed(
-                where, f"{stored.dtype} of shape {shown(list(stored.shape))} in {end - begin} bytes"
-            )
+            raise malformed(where, f"{stored} in {end - begin} bytes")
         offset = self._begin + begin
         if offset % min(element.itemsize, _LENGTH_NBYTES):
             raise malformed(where, "its data are not aligned to its elements")
         try:
             array: Array = np.ndarray(stored.shape, element, self._content, offset)
         except ValueError as error:
-            raise malformed(where, f"shape {shown(list(stored.shape))}: {error}") from error
-        if (
-            element == BOOL
-            and end > begin
-            and self._content[offset : offset + end - begin].max() > 1
-        ):
+            raise malformed(where, f"{stored}: {error}") from error
+        if element == BOOL and array.view(np.uint8).max(initial=0) > 1:
             raise malformed(where, "a bool that is neither 0 nor 1")
         return array
 
@@ -307,16 +313,14 @@ class _Reader:
         strings = Decoder().decode(parse_json(text), tuple[str, ...], where)
         _check_shape(stored.shape, where)
         if len(strings) != math.prod(stored.shape):
-            raise malformed(
-                where, f"{len(strings)} strings for the shape {shown(list(stored.shape))}"
-            )
+            raise malformed(where, f"{stored}, of which there are {len(strings)}")
         array = np.empty(len(strings), STRING)
         array[:] = strings
         array.flags.writeable = False
         try:
             return array.reshape(stored.shape)
         except ValueError as error:
-            raise malformed(where, f"shape {shown(list(stored.shape))}: {error}") from error
+            raise malformed(where, f"{stored}: {error}") from error
 
 
 def _parsed_header(content: Bytes) -> tuple[int, dict[str, Json]]:
@@ -344,8 +348,8 @@ def _checked_metadata(data: Json) -> _Metadata:
     version = data.get("version")
     if version != FORMAT_VERSION:
         raise ModelFormatError(
-            f"it is of format version {shown(version)}, this mnnpy reads version {FORMAT_VERSION!r}: "
-            "convert the ONNX model again"
+            f"it is of format version {shown(version)}, mnnpy {VERSION} reads version "
+            f"{FORMAT_VERSION!r}: convert the ONNX model again"
         )
     metadata: _Metadata = Decoder().decode(data, _Metadata, "metadata")
     if metadata_digest(data) != metadata.digest:
@@ -353,27 +357,29 @@ def _checked_metadata(data: Json) -> _Metadata:
     return metadata
 
 
-def _check_extents(entries: Mapping[str, _Entry], nbytes: int) -> None:
+def _check_extents(entries: Mapping[str, _Entry], available: int) -> None:
     """Tensors must fill the data without holes and overlaps, each as large as its shape says."""
     position = 0
     for key, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         begin, end = entry.data_offsets
+        where = f"tensor {shown(key)}"
         if entry.dtype not in _ITEMSIZES:
-            raise ModelFormatError(f"tensor {key!r} has the unknown type {shown(entry.dtype)}")
-        _check_shape(entry.shape, f"tensor {key!r}")
-        size = math.prod(entry.shape) * _ITEMSIZES[entry.dtype]
-        if begin != position or end - begin != size:
-            raise ModelFormatError(
-                f"tensor {key!r} of {size} bytes lies at {begin} to {end}, "
-                f"where the data before it end at {position}"
+            raise malformed(where, f"unknown type {shown(entry.dtype)}")
+        _check_shape(entry.shape, where)
+        nbytes = math.prod(entry.shape) * _ITEMSIZES[entry.dtype]
+        if begin != position or end - begin != nbytes:
+            raise malformed(
+                where,
+                f"{entry} takes {nbytes} bytes from {position} on, "
+                f"the header says {shown(begin)} to {shown(end)}",
             )
         position = end
-    if position != nbytes:
-        raise ModelFormatError(f"its tensors take {position} bytes, the file holds {nbytes}")
+    if position != available:
+        raise ModelFormatError(f"its tensors take {position} bytes, the file holds {available}")
 
 
 def _check_shape(shape: tuple[int, ...], where: Where) -> None:
     if len(shape) > _MAX_RANK:
         raise malformed(where, f"{len(shape)} dimensions; at most {_MAX_RANK} are read")
     if any(not 0 <= dim < 2**63 for dim in shape):
-        raise malformed(where, f"shape {shown(list(shape))} is negative or too large")
+        raise malformed(where, f"shape {shown(shape)} is negative or too large")

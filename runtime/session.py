@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from mnnpy.runtime.contracts import Backend, Config
+from mnnpy.runtime.contracts import Backend
 from mnnpy.runtime.errors import BackendError, ConfigError, FeedError, PlanError
 from mnnpy.runtime.execution import Executable, PackedWeights, StepCallback
 from mnnpy.runtime.feeds import TensorInfo, checked_feeds
+from mnnpy.runtime.given_plan import given_plan
 from mnnpy.runtime.graph.dims import differ
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.inference import infer_values
 from mnnpy.runtime.graph.types import TensorType, Value
 from mnnpy.runtime.model_file import load_model
-from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.preinference.plan import Plan
 from mnnpy.runtime.preinference.planner import make_plan
 from mnnpy.runtime.preinference.selection import Constraints
@@ -78,7 +78,7 @@ class Session:
         self.threads = threads
         self.strict = strict
         self.constraints = constraints or Constraints()
-        self._given_plan = plan_for(self.graph, plan)
+        self._given = None if plan is None else given_plan(self.graph, plan)
         self.backends: tuple[Backend, ...] = with_fallbacks(backend)
         self._lock = threading.RLock()
         self._pid = os.getpid()
@@ -263,27 +263,19 @@ class Session:
 
     def _bind(self, graph: Graph, inputs: Mapping[str, Value]) -> Executable:
         backends = self.backends[:1] if self.strict else self.backends
+        constraints = self.constraints
+        if self._given is not None:
+            constraints = self._given.constraints(inputs, constraints)
         try:
-            planned = make_plan(graph, inputs, backends, self._constraints_for(inputs))
+            planned = make_plan(graph, inputs, backends, constraints)
         except PlanError as error:
             if self.strict:
                 raise BackendError(f"strict mode: {error}") from error
             raise
+        if self._given is not None:
+            planned = replace(planned, plan=self._given.explained(planned.plan))
         self._report_fallbacks(planned.plan)
         return Executable(graph, planned, self.backends, self._packed, self.threads)
-
-    def _constraints_for(self, inputs: Mapping[str, Value]) -> Constraints:
-        """The user's constraints, with the given plan's choices pinned."""
-        plan = self._given_plan
-        if plan is None:
-            return self.constraints
-        for name, value in inputs.items():
-            if name in plan.inputs and value.type != plan.inputs[name]:
-                raise PlanError(
-                    f"the plan was made for input {name!r} of {plan.inputs[name]}, "
-                    f"not {value.type}: make one for this shape, or run without a plan"
-                )
-        return constraints_of(plan, self.constraints)
 
     def _report_fallbacks(self, plan: Plan) -> None:
         others = [step for step in plan.steps if step.choice.backend != self.backend]
@@ -348,32 +340,3 @@ def concrete_inputs(
                 raise FeedError(f"input {name!r} has shape {shape}: give a number for every axis")
         values[name] = Value(declared)
     return values
-
-
-def plan_for(graph: Graph, plan: Plan | str | Path | None) -> Plan | None:
-    """A given plan, loaded where it is a path. Raises ``PlanError`` where it is another model's."""
-    if plan is None:
-        return None
-    from mnnpy.runtime.plan_file import load_plan
-
-    loaded = plan if isinstance(plan, Plan) else load_plan(plan)
-    if loaded.fingerprint != graph.fingerprint:
-        raise PlanError(
-            f"the plan was made for the model {loaded.fingerprint[:12]}, "
-            f"this one is {graph.fingerprint[:12]}: make the plan again for this model"
-        )
-    return loaded
-
-
-def constraints_of(plan: Plan, base: Constraints) -> Constraints:
-    """Constraints under which planning makes a plan's choices again; pins in ``base`` win."""
-    pinned: dict[str, tuple[str, str, Config | None]] = {}
-    regions: set[tuple[str, ...]] = set()
-    for step in plan.steps:
-        choice = step.choice
-        if choice.scheme in ("copy", "object"):
-            continue
-        pinned[step.node.name] = (choice.backend, choice.scheme, choice.config)
-        if isinstance(step.node.op, Fused):
-            regions.add(tuple(node.name for node in step.node.op.graph.nodes))
-    return replace(base, pinned={**pinned, **base.pinned}, regions=frozenset(regions))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-_WIDEST = 40
+_WIDEST = 48
+_HEAD = 10
 
 
 def text_table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[str] = ()
 ) -> str:
-    """Aligned columns under a rule, long cells cut in the middle.
+    """Aligned columns under a rule; long cells are cut where names differ least, near their start.
 
     Parameters
     ----------
@@ -34,5 +35,4 @@ def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> s
 def _cut(cell: str) -> str:
     if len(cell) <= _WIDEST:
         return cell
-    half = _WIDEST // 2 - 1
-    return f"{cell[:half]}..{cell[-half:]}"
+    return f"{cell[:_HEAD]}..{cell[_HEAD + 2 - _WIDEST :]}"

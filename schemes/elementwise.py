@@ -51,7 +51,8 @@ def write(xp: ArrayModule, op: Op, inputs: Sequence[Array | None], out: Array) -
         return writer(xp, op, present, out)
     ufunc = op.ufunc if isinstance(op, ew.Elementwise) else None
     reads_like_out = out.dtype == BOOL or all(x.dtype == out.dtype for x in present)
-    if ufunc is not None and len(present) <= 2 and reads_like_out and out.dtype.kind in "fiub":
+    arity = 1 if isinstance(op, ew.Unary) else 2
+    if ufunc is not None and len(present) == arity and reads_like_out and out.dtype.kind in "fiub":
         return partial(getattr(xp, ufunc), *present, out=out)
 
     def refer() -> None:

@@ -27,6 +27,8 @@ class MatMulDirect(Scheme):
         )
 
     def reject(self, task: Task) -> str | None:
+        if len(task.inputs) > 2 and task.inputs[2] is not None:
+            return "the addend is scaled by beta"
         if task.output().shape == ():
             return "a scalar result has no output array to write into"
         return None

@@ -23,6 +23,8 @@ class MatMulStrassen(Scheme):
     finishes = True
 
     def reject(self, task: Task) -> str | None:
+        if len(task.inputs) > 2 and task.inputs[2] is not None:
+            return "the addend is scaled by beta"
         if task.tensor(0).rank != 2 or task.tensor(1).rank != 2:
             return "takes two matrices"
         if not is_float(task.output().dtype):

@@ -14,10 +14,11 @@ from mnnpy.runtime.coefficients import load_coefficients
 from mnnpy.runtime.contracts import BoundStep, Device, Kernel, Program, Run
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.graph.types import Array, ArrayModule, Value
+from mnnpy.runtime.graph.types import FLOAT16, FLOAT32, FLOAT64, Array, ArrayModule, Value
 from mnnpy.runtime.programs import SequentialProgram
 
 _INSTALL = "pip install 'mnnpy[cuda12]' or 'mnnpy[cuda13]', whichever fits the driver"
+_PRODUCT_DTYPES = (FLOAT16, FLOAT32, FLOAT64)
 
 
 class CupyBackend:
@@ -59,7 +60,7 @@ class CupyBackend:
     def _kernels(self) -> tuple[ArrayKernel, ...]:
         from mnnpy.schemes import SCHEMES
 
-        return tuple(ArrayKernel(scheme, _cupy) for scheme in SCHEMES)
+        return tuple(ArrayKernel(scheme, _cupy, _PRODUCT_DTYPES) for scheme in SCHEMES)
 
     def regions(self, graph: Graph, values: Mapping[str, Value]) -> Iterable[tuple[Node, ...]]:
         return epilogue_regions(graph, values)

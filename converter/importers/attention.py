@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from mnnpy.converter.importers.base import OnnxNode, Row, build, direct
+from mnnpy.converter.importers.base import Imported, OnnxNode, Row, build, direct
 from mnnpy.converter.onnx_types import dtype_field
 from mnnpy.runtime.errors import InvalidModelError
+from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.ops.attention import Attention, FlexAttention, RotaryEmbedding
+from mnnpy.runtime.ops.attention import Attention, RotaryEmbedding
+from mnnpy.runtime.ops.flex_attention import FlexAttention
 from mnnpy.runtime.ops.linear_attention import DELTA, GATED, CausalConvWithState, LinearAttention
 
 _UPDATE_RULES = tuple(dict.fromkeys(("linear", *GATED, *DELTA)))
@@ -17,8 +19,20 @@ def _attention(node: OnnxNode) -> Op:
     return build(Attention, node, softmax_precision=_precision(node))
 
 
-def _flex_attention(node: OnnxNode) -> Op:
-    return build(FlexAttention, node, softmax_precision=_precision(node))
+def _flex_attention(node: OnnxNode) -> Imported:
+    op = build(FlexAttention, node, softmax_precision=_precision(node))
+    captured: list[str] = []
+    for name in ("score_mod", "prob_mod"):
+        body: Graph | None = node.attributes.get(name)
+        if body is None:
+            continue
+        if not body.inputs or len(body.outputs) != 1:
+            raise InvalidModelError(
+                f"{node}: {name} has {len(body.inputs)} inputs and {len(body.outputs)} outputs, "
+                "needs one of each"
+            )
+        captured += tuple(body.inputs)[1:]
+    return Imported((Node(node.name, op, (*node.inputs, *captured), node.outputs),))
 
 
 def _precision(node: OnnxNode) -> str | None:

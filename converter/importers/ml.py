@@ -13,7 +13,7 @@ from mnnpy.runtime.ops import ml
 
 _DOMAIN = "ai.onnx.ml"
 _MEMBERSHIP = 6
-_SUFFIXES = {
+_SUFFIXES: dict[str, tuple[str, ml.Label]] = {
     "strings": ("string", "_Unused"),
     "int64s": ("int64", -1),
     "floats": ("float32", -0.0),
@@ -54,11 +54,8 @@ def _labels(node: OnnxNode, side: str) -> tuple[tuple[ml.Label, ...], str, ml.La
     if tensor is None:
         raise InvalidModelError(f"{node}: no {side} are given")
     kinds: dict[str, ml.Label] = {"O": "_Unused", "i": -1}
-    return (
-        tuple(tensor.reshape(-1).tolist()),
-        dtype_name(tensor.dtype),
-        kinds.get(tensor.dtype.kind, -0.0),
-    )
+    fallback = kinds.get(tensor.dtype.kind, -0.0)
+    return tuple(tensor.reshape(-1).tolist()), dtype_name(tensor.dtype), fallback
 
 
 def _tree_ensemble(node: OnnxNode) -> Op:

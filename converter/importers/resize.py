@@ -13,10 +13,10 @@ _MODES = {"bilinear": "linear", "bicubic": "cubic"}
 
 
 def _asymmetric(node: OnnxNode) -> Resize:
-    """Resize-10 and Upsample: no choice of coordinates, nearest is the one before."""
+    """Resize-10 and Upsample: no choice of coordinates, nor of the nearest."""
     mode = node.attributes.get("mode", "nearest")
     return Resize(
-        _MODES.get(mode, mode), coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+        _MODES.get(mode, mode), coordinate_transformation_mode="asymmetric", nearest_mode="simple"
     )
 
 

@@ -1,15 +1,16 @@
-"""Patterns as data: trees of operators, matched against a graph from a node upwards.
+"""Patterns as data: formulas that are looked for in a graph, from a node upwards.
 
 A pattern is written like the formula that it recognises::
 
     x = Var("x")
-    swish = Product(1.0, x, Call(Sigmoid, (Product("alpha", x),)))
+    SWISH = Product(1.0, x, Call(Sigmoid, Product("alpha", x)))
 
-Products and sums match in any order and nesting, constants among them gathered into one number.
+Products and sums match in any order and nesting; the constants among them make one number.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
@@ -17,7 +18,6 @@ from math import isclose
 from typing import Any, TypeAlias
 
 import ml_dtypes
-import numpy as np
 
 from mnnpy.runtime.graph.graph import Node
 from mnnpy.runtime.graph.op import Op
@@ -39,64 +39,64 @@ class Var:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """Any constant."""
+    """Any constant; the same one wherever the name stands."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A constant of one element: of that value, or any, kept under that name."""
+    """A constant of one element: a given number, or any, kept under a name."""
 
-    value: float | str
+    number: float | str
 
 
-@dataclass(frozen=True, slots=True)
 class Call:
-    """An operator on patterns; absent trailing inputs match ``args`` that are shorter.
+    """An operator with exactly these inputs, of which two may be swapped where that is the same.
 
     Parameters
     ----------
-    name : the output's name among the match's values.
+    name : what to call the output, for the match and for Vars of that name.
     where : condition on the operator.
     """
 
-    op_type: type[Op] | tuple[type[Op], ...]
-    args: tuple[Pattern, ...]
-    name: str | None = None
-    where: Callable[[Any], bool] | None = None
+    __slots__ = ("args", "name", "op_type", "where")
+
+    def __init__(
+        self,
+        op_type: type[Op],
+        *args: Pattern,
+        name: str | None = None,
+        where: Callable[[Any], bool] | None = None,
+    ) -> None:
+        self.op_type, self.args, self.name, self.where = op_type, args, name, where
 
 
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    number: float | str
-    terms: tuple[Pattern, ...]
-
-    def __init__(self, number: float | str, *terms: Pattern) -> None:
-        object.__setattr__(self, "number", number)
-        object.__setattr__(self, "terms", terms)
-
-
-class Product(_Terms):
+class Product:
     """A number, given or kept under a name, times factors in any order and nesting."""
 
-    __slots__ = ()
+    __slots__ = ("number", "terms")
+
+    def __init__(self, number: float | str, *terms: Pattern) -> None:
+        self.number, self.terms = number, terms
 
 
-class Sum(_Terms):
+class Sum:
     """A number, given or kept under a name, plus terms in any order and nesting."""
 
-    __slots__ = ()
+    __slots__ = ("number", "terms")
+
+    def __init__(self, number: float | str, *terms: Pattern) -> None:
+        self.number, self.terms = number, terms
 
 
-@dataclass(frozen=True, slots=True)
 class OneOf:
-    """The first of several patterns that fits."""
+    """Any of several patterns, the first that fits."""
 
-    patterns: tuple[Pattern, ...]
+    __slots__ = ("patterns",)
 
     def __init__(self, *patterns: Pattern) -> None:
-        object.__setattr__(self, "patterns", patterns)
+        self.patterns = patterns
 
 
 Pattern: TypeAlias = Var | Constant | Scalar | Call | Product | Sum | OneOf
@@ -106,11 +106,11 @@ Pattern: TypeAlias = Var | Constant | Scalar | Call | Product | Sum | OneOf
 class Match:
     """What a pattern's names stand for, and the nodes that it covers, the root first.
 
-    ``rank`` is the largest rank of the scalars: one above zero may add axes to the result.
+    ``rank`` is the largest rank of the numbers: one above zero may add axes to the result.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
-    scalars: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
     nodes: tuple[Node, ...] = ()
     rank: int = 0
 
@@ -119,26 +119,28 @@ class Match:
 
 
 def recognise(
-    root_types: tuple[type[Op], ...], pattern: Pattern, build: Callable[[Subject, Match], Op | None]
+    roots: type[Op] | tuple[type[Op], ...],
+    pattern: Pattern,
+    build: Callable[[Subject, Match], Op | None],
 ) -> Rule:
-    """Rule that puts one operator on the value ``x`` in the place of a matched formula.
+    """Rule that puts one operator on the value ``x`` in the place of a formula.
 
     Parameters
     ----------
-    root_types : operators that the formula can end with.
+    roots : operators that the formula can end with.
     build : the operator, None where the match does not hold after all.
     """
 
+    needed = needed_operators(pattern)
+
     def rule(subject: Subject, node: Node) -> Patch | None:
-        if not isinstance(node.op, root_types):
+        if not isinstance(node.op, roots) or not needed <= subject.op_types:
             return None
         for match in matches(subject, node, pattern):
-            x, (y,) = match.values["x"], node.outputs
-            if match.rank and not _same_type(subject, x, y):
-                continue
-            op = build(subject, match)
+            op = build(subject, match) if keeps_type(subject, match) else None
             if op is not None:
-                return Patch(match.nodes, (Node(node.name, op, (x,), (y,)),))
+                new = Node(node.name, op, (match.values["x"],), node.outputs)
+                return Patch(match.nodes, (new,))
         return None
 
     return rule
@@ -149,9 +151,28 @@ def matches(subject: Subject, node: Node, pattern: Pattern) -> Iterator[Match]:
     if node.outputs[0] is None:
         return
     for match in _match(subject, node.outputs[0], pattern, Match()):
-        if match.nodes and _closed(subject, match, node):
-            inner = tuple(n for n in match.nodes if n.name != node.name)
+        inner = tuple(n for n in match.nodes if n.name != node.name)
+        if _unseen(subject, node, inner):
             yield replace(match, nodes=(node, *inner))
+
+
+def needed_operators(pattern: Pattern) -> frozenset[type[Op]]:
+    """Operators without which a graph cannot hold the formula."""
+    if isinstance(pattern, OneOf):
+        return frozenset.intersection(*map(needed_operators, pattern.patterns))
+    if isinstance(pattern, Call):
+        return frozenset({pattern.op_type}).union(*map(needed_operators, pattern.args))
+    if isinstance(pattern, Product | Sum):
+        return frozenset[type[Op]]().union(*map(needed_operators, pattern.terms))
+    return frozenset()
+
+
+def keeps_type(subject: Subject, match: Match) -> bool:
+    """Whether the numbers of a match do not broadcast ``x`` to another shape."""
+    if match.rank == 0:
+        return True
+    found = subject.tensor(match.values["x"])
+    return found is not None and found == subject.tensor(match.nodes[0].outputs[0])
 
 
 def scalar_of(array: Array | None) -> float | None:
@@ -161,25 +182,11 @@ def scalar_of(array: Array | None) -> float | None:
     return float(array.reshape(()))
 
 
-def close(subject_dtype: np.dtype[Any], number: float, wanted: float) -> bool:
-    """Whether a number is the wanted one within the rounding of its type."""
-    tolerance = _TOLERANCE
-    if subject_dtype.kind in "fV":
-        tolerance = max(tolerance, float(ml_dtypes.finfo(subject_dtype).eps))
-    return isclose(number, wanted, rel_tol=tolerance)
-
-
-def _same_type(subject: Subject, x: str, y: str) -> bool:
-    found = subject.tensor(x)
-    return found is not None and found == subject.tensor(y)
-
-
-def _closed(subject: Subject, match: Match, root: Node) -> bool:
-    inside = {node.name for node in match.nodes}
+def _unseen(subject: Subject, root: Node, inner: Sequence[Node]) -> bool:
+    inside = {root.name, *(node.name for node in inner)}
     return all(
         name not in subject.outputs and all(r.name in inside for r in subject.consumers(name))
-        for node in match.nodes
-        if node.name != root.name
+        for node in inner
         for name in node.writes
     )
 
@@ -193,9 +200,9 @@ def _match(subject: Subject, value: str, pattern: Pattern, match: Match) -> Iter
     elif isinstance(pattern, Scalar):
         array = subject.constant(value)
         number = scalar_of(array)
-        if array is not None and number is not None:
-            ranked = replace(match, rank=max(match.rank, array.ndim))
-            yield from _with_number(ranked, pattern.value, number, array.dtype)
+        if number is not None:
+            cut = _number_cut(array, number)
+            yield from _with_number(match, cut, pattern.number)
     elif isinstance(pattern, Call):
         yield from _match_call(subject, value, pattern, match)
     elif isinstance(pattern, OneOf):
@@ -210,15 +217,6 @@ def _bind(match: Match, name: str, value: str) -> Iterator[Match]:
         yield replace(match, values={**match.values, name: value})
 
 
-def _with_number(
-    match: Match, wanted: float | str, number: float, dtype: np.dtype[Any]
-) -> Iterator[Match]:
-    if isinstance(wanted, str):
-        yield replace(match, scalars={**match.scalars, wanted: number})
-    elif close(dtype, number, wanted):
-        yield match
-
-
 def _match_call(subject: Subject, value: str, pattern: Call, match: Match) -> Iterator[Match]:
     node = subject.producer(value, pattern.op_type)
     if node is None or node.outputs[0] != value or len(node.inputs) != len(pattern.args):
@@ -226,9 +224,9 @@ def _match_call(subject: Subject, value: str, pattern: Call, match: Match) -> It
     if pattern.where is not None and not pattern.where(node.op):
         return
     covered = match.covering(node)
-    orders: Sequence[tuple[str | None, ...]] = [node.inputs]
+    orders = [node.inputs]
     if isinstance(node.op, _COMMUTATIVE) and len(node.inputs) == 2:
-        orders = [node.inputs, node.inputs[::-1]]
+        orders.append(node.inputs[::-1])
     for named in _bind(covered, pattern.name, value) if pattern.name else (covered,):
         for order in orders:
             yield from _match_all(subject, order, pattern.args, named)
@@ -247,114 +245,114 @@ def _match_all(
 def _match_terms(
     subject: Subject, value: str, pattern: Product | Sum, match: Match
 ) -> Iterator[Match]:
-    split = _factors if isinstance(pattern, Product) else _addends
-    neutral = 1.0 if isinstance(pattern, Product) else 0.0
-    for cut in _cuts(subject, value, split, neutral, len(pattern.terms), top=True):
-        if len(cut.leaves) != len(pattern.terms):
-            continue
-        covered = replace(match.covering(*cut.nodes), rank=max(match.rank, cut.rank))
-        for numbered in _with_number(covered, pattern.number, cut.number, cut.dtype):
-            for order in dict.fromkeys(permutations(cut.leaves)):
-                yield from _match_all(subject, order, pattern.terms, numbered)
+    algebra = _PRODUCT if isinstance(pattern, Product) else _SUM
+    for cut in _cuts(subject, value, algebra, len(pattern.terms), whole=True):
+        if len(cut.leaves) == len(pattern.terms):
+            for numbered in _with_number(match.covering(*cut.nodes), cut, pattern.number):
+                for order in dict.fromkeys(permutations(cut.leaves)):
+                    yield from _match_all(subject, order, pattern.terms, numbered)
 
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """A value as a number together with leaves: one way to cut the tree of its factors or terms."""
+    """A value as a number and leaves: one way to cut the tree of its factors or terms."""
 
     number: float
-    leaves: tuple[str, ...]
+    leaves: tuple[str, ...] = ()
     nodes: tuple[Node, ...] = ()
     rank: int = 0
-    dtype: np.dtype[Any] = np.dtype(np.float64)
+    tolerance: float = _TOLERANCE
 
 
-_Split: TypeAlias = Callable[[Subject, Node], "tuple[_Cut, tuple[str, ...]] | None"]
+@dataclass(frozen=True, slots=True)
+class _Algebra:
+    """Products or sums. ``split`` takes a node apart: its number, and the values that it joins."""
+
+    split: Callable[[Subject, Node], tuple[_Cut, tuple[str, ...]] | None]
+    combine: Callable[[float, float], float]
+    neutral: float
+
+
+def _with_number(match: Match, cut: _Cut, wanted: float | str) -> Iterator[Match]:
+    ranked = replace(match, rank=max(match.rank, cut.rank))
+    if isinstance(wanted, str):
+        yield replace(ranked, numbers={**match.numbers, wanted: cut.number})
+    elif isclose(cut.number, wanted, rel_tol=cut.tolerance):
+        yield ranked
 
 
 def _cuts(
-    subject: Subject, value: str, split: _Split, neutral: float, limit: int, top: bool = False
+    subject: Subject, value: str, algebra: _Algebra, limit: int, whole: bool = False
 ) -> Iterator[_Cut]:
-    """Cuts of at most ``limit`` leaves, deepest first; values that others read too are leaves."""
-    node = subject.producer(value, Op)
-    parts = None
-    if node is not None and (top or subject.private(value)):
-        parts = split(subject, node)
+    """Cuts of at most ``limit`` leaves, deepest first; what others read too is a leaf."""
+    node = subject.producer(value, Op) if whole or subject.private(value) else None
+    parts = None if node is None else algebra.split(subject, node)
     if parts is not None:
-        start, operands = parts
-        yield from _joined(subject, start, operands, split, neutral, limit)
+        yield from _joined(subject, *parts, algebra, limit)
     if limit:
-        yield _Cut(neutral, (value,))
+        yield _Cut(algebra.neutral, (value,))
 
 
 def _joined(
-    subject: Subject,
-    start: _Cut,
-    operands: Sequence[str],
-    split: _Split,
-    neutral: float,
-    limit: int,
+    subject: Subject, start: _Cut, operands: Sequence[str], algebra: _Algebra, limit: int
 ) -> Iterator[_Cut]:
     if not operands:
         yield start
         return
-    for cut in _cuts(subject, operands[0], split, neutral, limit - len(start.leaves)):
-        number = start.number * cut.number if neutral else start.number + cut.number
-        wide = start.dtype if start.nodes and not cut.nodes else cut.dtype
+    for cut in _cuts(subject, operands[0], algebra, limit - len(start.leaves)):
         joined = _Cut(
-            number,
+            algebra.combine(start.number, cut.number),
             start.leaves + cut.leaves,
             start.nodes + cut.nodes,
             max(start.rank, cut.rank),
-            wide if start.dtype.itemsize > wide.itemsize else start.dtype,
+            max(start.tolerance, cut.tolerance),
         )
-        yield from _joined(subject, joined, operands[1:], split, neutral, limit)
+        yield from _joined(subject, joined, operands[1:], algebra, limit)
 
 
 def _factors(subject: Subject, node: Node) -> tuple[_Cut, tuple[str, ...]] | None:
-    """The number in a product and what it is multiplied with."""
-    first, last = node.inputs[0], node.inputs[-1]
-    if first is None or last is None:
-        return None
+    inputs = node.reads
     if isinstance(node.op, Neg):
-        return _Cut(-1.0, (), (node,)), (first,)
-    number = scalar_of(subject.constant(last))
+        return _Cut(-1.0, nodes=(node,)), inputs
     if isinstance(node.op, Mul):
-        if number is not None:
-            return _numbered(subject, node, number, last), (first,)
-        number = scalar_of(subject.constant(first))
-        if number is not None:
-            return _numbered(subject, node, number, first), (last,)
-        return _Cut(1.0, (), (node,)), (first, last)
+        return _commutative(subject, node, 1.0)
+    if not isinstance(node.op, Div | Pow):
+        return None
+    array = subject.constant(inputs[1])
+    number = scalar_of(array)
     if isinstance(node.op, Div) and number:
-        return _numbered(subject, node, 1 / number, last), (first,)
+        return _number_cut(array, 1 / number, node), inputs[:1]
     if isinstance(node.op, Pow) and number in range(2, _HIGHEST_POWER + 1):
-        power = _numbered(subject, node, 1.0, last)
-        return replace(power, leaves=(first,) * int(number)), ()
+        return replace(_number_cut(array, 1.0, node), leaves=inputs[:1] * int(number or 0)), ()
     return None
 
 
 def _addends(subject: Subject, node: Node) -> tuple[_Cut, tuple[str, ...]] | None:
-    """The number in a sum and what it is added to."""
-    if not isinstance(node.op, Add | Sub):
+    if isinstance(node.op, Add):
+        return _commutative(subject, node, 0.0)
+    if not isinstance(node.op, Sub):
         return None
-    first, last = node.inputs
-    if first is None or last is None:
-        return None
-    number = scalar_of(subject.constant(last))
-    if number is not None:
-        return _numbered(subject, node, number if isinstance(node.op, Add) else -number, last), (
-            first,
-        )
-    if isinstance(node.op, Sub):
-        return None
-    number = scalar_of(subject.constant(first))
-    if number is not None:
-        return _numbered(subject, node, number, first), (last,)
-    return _Cut(0.0, (), (node,)), (first, last)
+    array = subject.constant(node.reads[1])
+    number = scalar_of(array)
+    return None if number is None else (_number_cut(array, -number, node), node.reads[:1])
 
 
-def _numbered(subject: Subject, node: Node, number: float, name: str) -> _Cut:
-    array = subject.constants[name]
-    dtype = array.dtype if array.dtype.kind in "fV" else np.dtype(np.float64)
-    return _Cut(number, (), (node,), array.ndim, dtype)
+def _commutative(subject: Subject, node: Node, neutral: float) -> tuple[_Cut, tuple[str, ...]]:
+    first, last = node.reads
+    for number_name, rest in ((last, first), (first, last)):
+        array = subject.constant(number_name)
+        number = scalar_of(array)
+        if number is not None:
+            return _number_cut(array, number, node), (rest,)
+    return _Cut(neutral, nodes=(node,)), (first, last)
+
+
+def _number_cut(array: Array, number: float, *nodes: Node) -> _Cut:
+    tolerance = _TOLERANCE
+    if array.dtype.kind in "fV":
+        tolerance = max(tolerance, float(ml_dtypes.finfo(array.dtype).eps))
+    return _Cut(number, (), nodes, array.ndim, tolerance)
+
+
+_PRODUCT = _Algebra(_factors, operator.mul, 1.0)
+_SUM = _Algebra(_addends, operator.add, 0.0)

@@ -14,7 +14,9 @@ def backends() -> None:
 
     **Example**
 
-        mnnpy backends
+    ```
+    mnnpy backends
+    ```
     """
     headings = ("backend", "usable", "device", "threads", "remark")
     typer.echo(text_table(headings, [_row(name) for name in backend_names()], ("threads",)))

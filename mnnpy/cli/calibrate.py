@@ -27,9 +27,10 @@ def calibrate(
 
     **Examples**
 
-        mnnpy calibrate
-
-        mnnpy calibrate numpy
+    ```
+    mnnpy calibrate
+    mnnpy calibrate numpy
+    ```
     """
     names = [backend] if backend is not None else _usable()
     for name in names:

@@ -26,9 +26,10 @@ def convert(
 
     **Examples**
 
-        mnnpy convert model.onnx
-
-        mnnpy convert model.onnx -o build/model.mnnpy --dump-passes build/passes
+    ```
+    mnnpy convert model.onnx
+    mnnpy convert model.onnx -o build/model.mnnpy --dump-passes build/passes
+    ```
     """
     from mnnpy.converter.pipeline import convert as convert_model
 

@@ -26,9 +26,10 @@ def info(model: options.Model, shape: options.Shapes = None) -> None:
 
     **Examples**
 
-        mnnpy info model.onnx
-
-        mnnpy info detector.onnx --shape image=1,3,480,640
+    ```
+    mnnpy info model.onnx
+    mnnpy info detector.onnx --shape image=1,3,480,640
+    ```
     """
     with spinner(f"reading {model.name}"):
         session = Session(model, backend="numpy")

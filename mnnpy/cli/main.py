@@ -29,30 +29,37 @@ BAD_INPUT = 2
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", add_completion=False)
 
 
+def show_version(wanted: bool) -> None:
+    """Print the version and end, where asked to."""
+    if wanted:
+        typer.echo(f"mnnpy {__version__}")
+        raise typer.Exit
+
+
 @app.callback(epilog="`mnnpy COMMAND --help` shows examples of each command.")
 def configure(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show what is logged: fallbacks, passes, ...")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="Print the version and end."
+        ),
+    ] = False,
 ) -> None:
     """Run neural networks: convert an ONNX model, plan it, run it, and say why.
 
     **Start here**
 
-        mnnpy info model.onnx             what is in it
-
-        mnnpy convert model.onnx          write model.mnnpy, which loads faster
-
-        mnnpy plan model.mnnpy            how each step will run
-
-        mnnpy run model.mnnpy -i x.npy    run it
-
-        mnnpy bench model.mnnpy --steps   how long it takes, and where
+    ```
+    mnnpy info model.onnx             what is in it
+    mnnpy convert model.onnx          write model.mnnpy, which loads faster
+    mnnpy plan model.mnnpy            how each step will run
+    mnnpy run model.mnnpy -i x.npy    run it
+    mnnpy bench model.mnnpy --steps   how long it takes, and where
+    ```
     """
-    if version:
-        typer.echo(f"mnnpy {__version__}")
-        raise typer.Exit
     if verbose:
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", force=True)
         logging.getLogger("mnnpy").setLevel(logging.DEBUG)

@@ -90,8 +90,10 @@ def _parse_shape(text: str, tensors: Mapping[str, TensorType]) -> tuple[str, tup
 
 
 def _declared(name: str, tensor: TensorType) -> tuple[int, ...]:
-    shape = [1 if axis == 0 and not isinstance(dim, int) else dim
-             for axis, dim in enumerate(tensor.shape)]
+    shape = [
+        1 if axis == 0 and not isinstance(dim, int) else dim
+        for axis, dim in enumerate(tensor.shape)
+    ]
     sizes = tuple(dim for dim in shape if isinstance(dim, int))
     if len(sizes) != len(shape):
         example = ",".join(str(dim) if isinstance(dim, int) else "N" for dim in shape)

@@ -31,13 +31,12 @@ def plan(
 
     **Examples**
 
-        mnnpy plan model.mnnpy
-
-        mnnpy plan model.mnnpy --shape image=8,3,224,224 --backend numpy
-
-        mnnpy plan model.mnnpy --step 12
-
-        mnnpy plan model.mnnpy --config low_memory
+    ```
+    mnnpy plan model.mnnpy
+    mnnpy plan model.mnnpy --shape image=8,3,224,224 --backend numpy
+    mnnpy plan model.mnnpy --step 12
+    mnnpy plan model.mnnpy --config low_memory
+    ```
     """
     with spinner(f"planning {model.name}"):
         if config is not None:

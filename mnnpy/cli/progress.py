@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -22,7 +22,9 @@ def progress_bar(description: str) -> Iterator[Report]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[now]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(description, total=1.0, now="")
 
         def report(fraction: float, now: str = "") -> None:
@@ -34,5 +36,6 @@ def progress_bar(description: str) -> Iterator[Report]:
 @contextmanager
 def spinner(description: str) -> Iterator[None]:
     """A sign of life where nobody can say how much is left."""
-    with Console(stderr=True).status(description):
+    console = Console(stderr=True)
+    with console.status(description) if console.is_terminal else nullcontext():
         yield

@@ -63,15 +63,13 @@ def run(
 
     **Examples**
 
-        mnnpy run model.mnnpy -i x.npy -o y.npz
-
-        mnnpy run bert.onnx -i ids=ids.npy -i mask=mask.npy
-
-        mnnpy run model.onnx --shape 8,3,224,224
-
-        mnnpy run faces.onnx --image photo.jpg --mean 127 --scale 0.0078125
-
-        mnnpy run model.onnx --check test_data_set_0
+    ```
+    mnnpy run model.mnnpy -i x.npy -o y.npz
+    mnnpy run bert.onnx -i ids=ids.npy -i mask=mask.npy
+    mnnpy run model.onnx --shape 8,3,224,224
+    mnnpy run faces.onnx --image photo.jpg --mean 127 --scale 0.0078125
+    mnnpy run model.onnx --check test_data_set_0
+    ```
 
     Ends with 1 where outputs differ from the expected ones, with 2 on bad input.
     """
@@ -114,7 +112,7 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"{text!r}: write a number, or three such as 123,117,104") from None
+        raise typer.BadParameter(f"{text!r}: write a number, or three: 123,117,104") from None
     if len(numbers) not in (1, 3):
         raise typer.BadParameter(f"{text!r}: write one number, or three")
     return numbers

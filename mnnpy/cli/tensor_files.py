@@ -39,7 +39,7 @@ def read_tensor(path: Path, value_type: Type | None = None) -> Any:
         Where the file holds no such protobuf message.
     """
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from onnx import numpy_helper
 
     content = path.read_bytes()

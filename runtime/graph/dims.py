@@ -47,9 +47,11 @@ class SymbolicDim:
         return _simplify({s: f * scale for s, f in self.terms}, self.constant * scale)
 
     def __floordiv__(self, other: Dim) -> Dim:
-        if self == other:
-            return 1
-        if not isinstance(other, SymbolicDim):
+        if isinstance(other, SymbolicDim):
+            ratio = self.terms[0][1] // other.terms[0][1]
+            if self == other * ratio:
+                return ratio
+        else:
             divisor = int(other)
             if divisor and not any(part % divisor for part in (*self._factors(), self.constant)):
                 return _simplify({s: f // divisor for s, f in self.terms}, self.constant // divisor)

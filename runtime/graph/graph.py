@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 from mnnpy.runtime.errors import InvalidModelError
@@ -54,6 +55,18 @@ class Graph:
     name: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    def __eq__(self, other: object) -> bool:
+        """Equal nodes, types, outputs and constants; graph names and metadata do not count."""
+        if not isinstance(other, Graph):
+            return NotImplemented
+        return self is other or (
+            self.fingerprint == other.fingerprint
+            and all(map(_same_content, self._contents(), other._contents()))
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
     def __repr__(self) -> str:
         return f"Graph({self.name!r}, {len(self.nodes)} nodes, {self.fingerprint[:16]})"
 
@@ -78,17 +91,32 @@ class Graph:
         Large constants (weights) count by type only, so that the fingerprint costs milliseconds.
         """
         digest = hashlib.sha256()
+
+        def add(text: str) -> None:
+            digest.update(text.encode("utf-8", "surrogatepass"))
+
         for name, value_type in self.inputs.items():
-            digest.update(f"in {name} {value_type}\n".encode())
+            add(f"in {name!r} {value_type}\n")
         for name, array in self.constants.items():
-            digest.update(f"const {name} {dtype_name(array.dtype)}{array.shape}\n".encode())
+            add(f"const {name!r} {dtype_name(array.dtype)}{array.shape}\n")
             if array.nbytes <= _HASHED_NBYTES:
-                text = repr(array.tolist()) if array.dtype == object else None
-                digest.update(text.encode() if text is not None else array.tobytes())
+                if array.dtype == object:
+                    add(repr(array.tolist()))
+                else:
+                    digest.update(array.tobytes())
         for node in self.nodes:
-            digest.update(f"{node.name} {node.op!r} {node.inputs} {node.outputs}\n".encode())
-        digest.update(f"out {self.outputs}".encode())
+            add(f"{node.name!r} {node.op!r} {node.inputs} {node.outputs}\n")
+        add(f"out {self.outputs}")
         return digest.hexdigest()
+
+    def _contents(self) -> Iterator[Array]:
+        """Constants of this graph and of the graphs in its nodes' attributes."""
+        yield from self.constants.values()
+        for node in self.nodes:
+            for attribute in fields(node.op):
+                value = getattr(node.op, attribute.name)
+                if isinstance(value, Graph):
+                    yield from value._contents()
 
     def extract(self, nodes: Sequence[Node], values: Mapping[str, Type]) -> Graph:
         """Subgraph of ``nodes`` (in this graph's order) with everything they read as its inputs.
@@ -133,14 +161,23 @@ class Graph:
                     )
             for name in node.writes:
                 _define(name, defined, str(node))
-        names = [node.name for node in self.nodes]
-        if len(set(names)) != len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
+        counts = Counter(node.name for node in self.nodes)
+        if len(counts) != len(self.nodes):
+            twice = sorted(name for name, count in counts.items() if count > 1)
             raise InvalidModelError(f"node names used more than once: {', '.join(twice[:5])}")
         for name in self.outputs:
             if name not in defined:
                 raise InvalidModelError(f"graph output {name!r} is written by no node")
         return self
+
+
+def _same_content(a: Array, b: Array) -> bool:
+    """Whether two constants of equal type, the small ones of equal content too, are equal."""
+    if a is b:
+        return True
+    if a.dtype == object:
+        return bool(a.tolist() == b.tolist())
+    return a.nbytes <= _HASHED_NBYTES or bool(a.tobytes() == b.tobytes())
 
 
 def _define(name: str, defined: set[str], by: str) -> None:

@@ -41,9 +41,9 @@ def infer_values(
             values.update((name, seed[name]) for name in node.writes)
             continue
         results = infer_node(node, [None if n is None else values[n] for n in node.inputs])
-        for name, result in zip(node.outputs, results, strict=False):
-            if name is not None:
-                values[name] = name_unknown_dims(name, result)
+        for output, result in zip(node.outputs, results, strict=False):
+            if output is not None:
+                values[output] = name_unknown_dims(output, result)
     return values
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeAlias
 
 from mnnpy.runtime.graph.graph import Graph, Node, in_topological_order
@@ -35,6 +36,41 @@ class Patch:
     rename: Mapping[str, str] = field(default_factory=dict)
 
 
+class _Links:
+    """Nodes in their places, who writes and who reads what, kept up to date."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.places: dict[str, int] = {}
+        self.producers: dict[str, Node] = {}
+        self.readers: dict[str, dict[str, None]] = {}
+        for place, node in enumerate(nodes):
+            self.insert(node, place)
+
+    def insert(self, node: Node, place: int) -> None:
+        self.nodes[node.name] = node
+        self.places[node.name] = place
+        for name in node.writes:
+            self.producers[name] = node
+        for name in node.reads:
+            self.readers.setdefault(name, {})[node.name] = None
+
+    def take_out(self, node: Node) -> int:
+        """Remove a node; the place where it stood."""
+        del self.nodes[node.name]
+        for name in node.writes:
+            del self.producers[name]
+        for name in dict.fromkeys(node.reads):
+            del self.readers[name][node.name]
+        return self.places.pop(node.name)
+
+    def replace(self, node: Node, new: Node) -> None:
+        self.insert(new, self.take_out(node))
+
+    def in_order(self) -> list[Node]:
+        return sorted(self.nodes.values(), key=lambda node: self.places[node.name])
+
+
 class Subject:
     """A graph while rules rewrite it: who writes, who reads, what is known."""
 
@@ -42,18 +78,21 @@ class Subject:
         self.graph = graph
         self.constants: dict[str, Array] = dict(graph.constants)
         self.outputs = frozenset(graph.outputs)
-        self._nodes: dict[str, Node] = {}
-        self._places: dict[str, int] = {}
-        self._producers: dict[str, Node] = {}
-        self._readers: dict[str, dict[str, None]] = {}
         self._values: dict[str, Value] | None = None
         self._counts: dict[str, int] = {}
-        for place, node in enumerate(graph.nodes):
-            self._insert(node, place)
 
-    def node(self, name: str) -> Node | None:
+    @cached_property
+    def op_types(self) -> frozenset[type[Op]]:
+        """Operators that the graph has had from the beginning."""
+        return frozenset(type(node.op) for node in self.graph.nodes)
+
+    @cached_property
+    def _links(self) -> _Links:
+        return _Links(self.graph.nodes)
+
+    def current(self, node: Node) -> Node | None:
         """The node of that name as it is now; None where it is gone."""
-        return self._nodes.get(name)
+        return self._links.nodes.get(node.name) if "_links" in self.__dict__ else node
 
     def value(self, name: str) -> Value:
         """Type and content as far as inferred; all are inferred when the first rule asks."""
@@ -72,30 +111,27 @@ class Subject:
 
     def producer(self, name: str | None, op_type: type[Op] | tuple[type[Op], ...]) -> Node | None:
         """The node that writes ``name``, where its operator is of that type."""
-        node = None if name is None else self._producers.get(name)
+        node = None if name is None else self._links.producers.get(name)
         return node if node is not None and isinstance(node.op, op_type) else None
 
     def consumers(self, name: str) -> tuple[Node, ...]:
         """The nodes that read the value, each once."""
-        return tuple(self._nodes[reader] for reader in self._readers.get(name, ()))
+        return tuple(self._links.nodes[reader] for reader in self._links.readers.get(name, ()))
 
     def private(self, name: str) -> bool:
         """Whether one node only reads the value and it is no graph output."""
-        return name not in self.outputs and len(self._readers.get(name, ())) == 1
+        return name not in self.outputs and len(self._links.readers.get(name, ())) == 1
 
     def unread(self, name: str) -> bool:
         """Whether no node reads the value and it is no graph output."""
-        return name not in self.outputs and not self._readers.get(name)
+        return name not in self.outputs and not self._links.readers.get(name)
 
     def fresh(self, stem: str) -> str:
         """A name that no value and no node has yet."""
+        links = self._links
+        taken = (links.nodes, links.producers, self.constants, self.graph.inputs)
         name = stem
-        while (
-            name in self._nodes
-            or name in self._producers
-            or name in self.constants
-            or name in self.graph.inputs
-        ):
+        while any(name in names for names in taken):
             self._counts[stem] = self._counts.get(stem, 0) + 1
             name = f"{stem}_{self._counts[stem]}"
         return name
@@ -107,50 +143,40 @@ class Subject:
         """
         return old not in self.outputs or (new not in self.outputs and new not in self.graph.inputs)
 
-    def apply(self, patch: Patch) -> list[str] | None:
-        """Change the graph; names of nodes worth another look, None where names forbid it."""
+    def apply(self, patch: Patch) -> list[Node] | None:
+        """Change the graph; the nodes worth another look, None where names forbid the change."""
         if not all(self.can_rename(old, new) for old, new in patch.rename.items()):
             return None
-        place = max(self._places[node.name] for node in patch.remove)
+        links = self._links
+        place = max(links.places[node.name] for node in patch.remove)
         touched = [name for node in patch.remove for name in (*node.reads, *node.writes)]
         for node in patch.remove:
-            self._take_out(node)
+            links.take_out(node)
         for name, array in patch.constants.items():
-            self.constants[name] = array
-            if self._values is not None:
-                self._values[name] = Value(TensorType(array.dtype, array.shape), array)
+            self._define(name, array)
         for node in patch.add:
-            self._insert(node, place)
+            links.insert(node, place)
             self._infer(node)
         for old, new in patch.rename.items():
             self._rename(old, new)
         self._require_complete(patch)
         around = self._sweep_dead(touched)
-        changed = [*touched, *patch.rename.values()]
-        readers = [reader for name in changed for reader in self._readers.get(name, ())]
-        return [*(node.name for node in patch.add), *readers, *around]
+        changed = dict.fromkeys((*touched, *patch.rename.values()))
+        readers = [reader for name in changed for reader in self.consumers(name)]
+        return [*patch.add, *readers, *around]
 
     def result(self) -> Graph:
         """The graph as it stands."""
-        ordered = sorted(self._nodes.values(), key=lambda node: self._places[node.name])
-        nodes = in_topological_order(ordered, {*self.graph.inputs, *self.constants})
+        if "_links" not in self.__dict__:
+            return self.graph
+        available = {*self.graph.inputs, *self.constants}
+        nodes = in_topological_order(self._links.in_order(), available)
         return replace(self.graph, nodes=nodes, constants=self.constants)
 
-    def _insert(self, node: Node, place: int) -> None:
-        self._nodes[node.name] = node
-        self._places[node.name] = place
-        for name in node.writes:
-            self._producers[name] = node
-        for name in node.reads:
-            self._readers.setdefault(name, {})[node.name] = None
-
-    def _take_out(self, node: Node) -> int:
-        del self._nodes[node.name]
-        for name in node.writes:
-            del self._producers[name]
-        for name in dict.fromkeys(node.reads):
-            del self._readers[name][node.name]
-        return self._places.pop(node.name)
+    def _define(self, name: str, array: Array) -> None:
+        self.constants[name] = array
+        if self._values is not None:
+            self._values[name] = Value(TensorType(array.dtype, array.shape), array)
 
     def _infer(self, node: Node) -> None:
         if self._values is None:
@@ -163,43 +189,40 @@ class Subject:
 
     def _rename(self, old: str, new: str) -> None:
         if old in self.outputs and new in self.constants:
-            self.constants[old] = self.constants[new]
+            self._define(old, self.constants[new])
             return
         if old in self.outputs:
             old, new = new, old
-            writer = self._producers[old]
+            writer = self._links.producers[old]
             outputs = tuple(new if name == old else name for name in writer.outputs)
-            self._replace(writer, replace(writer, outputs=outputs))
+            self._links.replace(writer, replace(writer, outputs=outputs))
             if self._values is not None:
                 self._values[new] = self._values[old]
         for reader in self.consumers(old):
             inputs = tuple(new if name == old else name for name in reader.inputs)
-            self._replace(reader, replace(reader, inputs=inputs))
-
-    def _replace(self, node: Node, new: Node) -> None:
-        self._insert(new, self._take_out(node))
+            self._links.replace(reader, replace(reader, inputs=inputs))
 
     def _require_complete(self, patch: Patch) -> None:
         """A rule that drops a value that is still needed is wrong: say which."""
         for node in patch.remove:
             for name in node.writes:
-                needed = name in self.outputs or self._readers.get(name)
-                if needed and name not in self._producers and name not in self.constants:
+                needed = name in self.outputs or self._links.readers.get(name)
+                if needed and name not in self._links.producers and name not in self.constants:
                     raise RuntimeError(f"a patch removes {node}, but {name!r} is still read")
 
-    def _sweep_dead(self, names: Iterable[str]) -> list[str]:
-        """Drop nodes that only removed nodes read; names of the producers that stay."""
-        stay: list[str] = []
+    def _sweep_dead(self, names: Iterable[str]) -> list[Node]:
+        """Drop nodes that only removed nodes read; the producers that stay."""
+        stay: list[Node] = []
         todo = list(names)
         while todo:
-            node = self._producers.get(todo.pop())
+            node = self._links.producers.get(todo.pop())
             if node is None:
                 continue
             if all(map(self.unread, node.writes)):
-                self._take_out(node)
+                self._links.take_out(node)
                 todo.extend(node.reads)
             else:
-                stay.append(node.name)
+                stay.append(node)
         return stay
 
 
@@ -220,10 +243,10 @@ def apply_rules(graph: Graph, *rules: Rule) -> Graph:
     """
     subject = Subject(graph)
     patience = _MOST_PATCHES_PER_NODE * (len(graph.nodes) + 1)
-    todo = deque(node.name for node in graph.nodes)
+    todo = deque(graph.nodes)
     fired = fired_ever = False
     while todo:
-        node = subject.node(todo.popleft())
+        node = subject.current(todo.popleft())
         changed = None if node is None else _first_patch(subject, node, rules)
         if changed is not None:
             fired = fired_ever = True
@@ -232,12 +255,12 @@ def apply_rules(graph: Graph, *rules: Rule) -> Graph:
             if patience < 0:
                 raise RuntimeError(f"rules undo each other around {node}: {_names(rules)}")
         if not todo and fired:
-            todo.extend(node.name for node in subject.result().nodes)
+            todo.extend(subject.result().nodes)
             fired = False
     return subject.result().without_dead_code() if fired_ever else graph
 
 
-def _first_patch(subject: Subject, node: Node, rules: Iterable[Rule]) -> list[str] | None:
+def _first_patch(subject: Subject, node: Node, rules: Iterable[Rule]) -> list[Node] | None:
     for rule in rules:
         patch = rule(subject, node)
         changed = None if patch is None else subject.apply(patch)

@@ -31,11 +31,14 @@ DTYPES: dict[str, DType] = {
     dtype.name: dtype
     for dtype in map(
         np.dtype,
-        [np.float16, np.float32, np.float64, np.bool_, np.complex64, np.complex128]
-        + [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64]
-        + [ml_dtypes.bfloat16, ml_dtypes.int4, ml_dtypes.uint4, ml_dtypes.int2, ml_dtypes.uint2]
-        + [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e5m2]
-        + [ml_dtypes.float8_e5m2fnuz, ml_dtypes.float8_e8m0fnu, ml_dtypes.float4_e2m1fn],
+        (
+            *(np.float16, np.float32, np.float64, np.bool_, np.complex64, np.complex128),
+            *(np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64),
+            *(ml_dtypes.bfloat16, ml_dtypes.int4, ml_dtypes.uint4, ml_dtypes.int2, ml_dtypes.uint2),
+            *(ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e5m2),
+            *(ml_dtypes.float8_e5m2fnuz, ml_dtypes.float8_e8m0fnu, ml_dtypes.float4_e2m1fn),
+            *(ml_dtypes.float6_e2m3fn, ml_dtypes.float6_e3m2fn),
+        ),
     )
 } | {"string": STRING}
 

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from mnnpy.runtime.errors import ShapeError
 from mnnpy.runtime.graph.dims import Dim, Shape, differ
-from mnnpy.runtime.graph.evaluate import evaluate
-from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import (
     DTYPES,
-    FLOAT32,
-    FLOAT64,
     Array,
     ArrayModule,
     TensorType,
@@ -69,6 +64,8 @@ class Attention(Op):
         if isinstance(heads, int) and isinstance(kv_heads, int) and heads % kv_heads:
             raise ShapeError(f"{heads} heads of q do not share {kv_heads} heads of k")
         if past_key is not None and past_value is not None:
+            if past_key.rank != 4 or past_value.rank != 4:
+                raise ShapeError(f"pasts of shape {past_key.shape} and {past_value.shape}")
             keys = keys + past_key.shape[2]
         y: Shape = (n, heads, queries, e) if q.rank == 4 else (n, queries, heads * e)
         return (
@@ -145,51 +142,12 @@ class Attention(Op):
 
     def macs(self, inputs: Sequence[Value | None], outputs: Sequence[Type]) -> int:
         _, k, v, *_ = inputs
-        scores = outputs[3]
+        scores = self.infer(*inputs)[3]
         assert k is not None
         assert v is not None
         assert isinstance(scores, TensorType)
         depths = (split_shape(x.shape, self.kv_num_heads)[3] for x in (k, v))
         return scores.size * sum(map(int, depths))
-
-
-@dataclass(frozen=True, slots=True)
-class FlexAttention(Op):
-    """Attention whose scores and probabilities pass through graphs, ai.onnx.preview-1.
-
-    q : (n, heads, queries, d), k : (n, kv_heads, keys, d), v : (n, kv_heads, keys, e)
-    -> (n, heads, queries, e). ``score_mod`` and ``prob_mod`` map (n, heads, queries, keys) to
-    the same type: ``softmax_precision``, by default float32, or float64 for float64.
-    """
-
-    score_mod: Graph | None = None
-    prob_mod: Graph | None = None
-    scale: float | None = None
-    softmax_precision: str | None = None
-
-    domain: ClassVar[str] = "ai.onnx.preview"
-
-    def infer(self, q: Value, k: Value, v: Value) -> tuple[Type, ...]:
-        y, *_ = Attention().infer(q, k, v)
-        return (y,)
-
-    def reference(self, xp: ArrayModule, q: Array, k: Array, v: Array) -> tuple[Array, ...]:
-        default = FLOAT64 if q.dtype == FLOAT64 else FLOAT32
-        dtype = DTYPES[self.softmax_precision] if self.softmax_precision else default
-        root = root_scale(xp, q, self.scale)
-        keys, values = share_heads(xp, k, q.shape[1]), share_heads(xp, v, q.shape[1])
-        scores = xp.matmul(q * root, (keys * root).swapaxes(2, 3)).astype(dtype)
-        scores = modified(xp, self.score_mod, scores)
-        blocked = xp.max(scores, axis=-1, keepdims=True) == -np.inf
-        weights = modified(xp, self.prob_mod, probabilities(xp, scores, blocked))
-        return (xp.matmul(weights.astype(q.dtype), values).astype(q.dtype),)
-
-    def macs(self, inputs: Sequence[Value | None], outputs: Sequence[Type]) -> int:
-        q, k, v = inputs[:3]
-        assert q is not None
-        assert k is not None
-        assert v is not None
-        return Attention().macs(inputs, Attention().infer(q, k, v))
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,12 +252,4 @@ def probabilities(xp: ArrayModule, logits: Array, blocked: Array) -> Array:
     return xp.where(blocked, zero, powers / xp.sum(powers, axis=-1, keepdims=True))
 
 
-def modified(xp: ArrayModule, graph: Graph | None, x: Array) -> Array:
-    """``x`` passed through a graph of one input and one output."""
-    if graph is None:
-        return x
-    (name,) = graph.inputs
-    return evaluate(graph, xp, {name: x})[graph.outputs[0]]
-
-
-OPERATORS: tuple[type[Op], ...] = (Attention, FlexAttention, RotaryEmbedding)
+OPERATORS: tuple[type[Op], ...] = (Attention, RotaryEmbedding)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -106,7 +107,8 @@ def cast(xp: ArrayModule, x: Array, dtype: DType, saturate: bool, round_mode: st
         if x.dtype.isbuiltin != 1 or x.dtype.kind != "f":
             x = x.astype(FLOAT32)
         if saturate:
-            largest = float(ml_dtypes.finfo(dtype).max)
+            limits: Any = ml_dtypes.finfo
+            largest = float(limits(dtype).max)
             x = xp.clip(x, -largest, largest)
     elif x.dtype.isbuiltin != 1 and dtype.isbuiltin != 1:
         # ml_dtypes has no conversion between some of its own types; float32 holds all of them.

@@ -114,9 +114,9 @@ class Loop(Control):
         if condition is not None:
             if not condition.constant or not goes_on.constant:
                 return UNKNOWN
-            if not bool(np.reshape(condition.known, ())):
+            if not bool(np.asarray(condition.known).reshape(())):
                 return 0
-            if not bool(np.reshape(goes_on.known, ())):
+            if not bool(np.asarray(goes_on.known).reshape(())):
                 return 1 if count is None else UNKNOWN
         if count is None or count.known is None:
             return UNKNOWN

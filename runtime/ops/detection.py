@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ class NonMaxSuppression(Op):
     """
 
     center_point_box: int = 0
+
+    host_only: ClassVar[bool] = True
 
     def infer(
         self,

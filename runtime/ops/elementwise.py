@@ -245,7 +245,9 @@ class Div(Binary):
     __slots__ = ()
 
     def reference(self, xp: ArrayModule, a: Array, b: Array) -> tuple[Array, ...]:
-        if a.dtype.kind not in "iu" and a.dtype != object:
+        if object in (a.dtype, b.dtype):  # Symbolic sizes, which are never negative.
+            return (xp.asarray(a // b, dtype=object),)
+        if a.dtype.kind not in "iu":
             return (xp.true_divide(a, b),)
         quotient = a // b
         if a.dtype.kind == "i":

@@ -41,7 +41,7 @@ class Range(Op):
         if any(value.known is None for value in values):
             return (TensorType(start.dtype, (UNKNOWN,)),)
         if all(value.constant for value in values):
-            count: Dim = _range_length(*(np.reshape(value.known, ()) for value in values))
+            count: Dim = _range_length(*(np.asarray(value.known).reshape(()) for value in values))
         else:
             (first,), (last,), (step,) = (value.ints() for value in values)
             count = (last - first + int(step) - (1 if int(step) > 0 else -1)) // step

@@ -54,7 +54,8 @@ class GridSample(Op):
         rows = xp.moveaxis(widen(x), 1, -1)
         y = xp.zeros((), dtype=rows.dtype)
         for taps in cartesian(*(range(len(axis.places)) for axis in axes)):
-            places, weight, inside = [batch], xp.ones((), dtype=rows.real.dtype), True
+            places, weight = [batch], xp.ones((), dtype=rows.real.dtype)
+            inside = xp.ones((), dtype=np.bool_)
             for axis, tap in zip(axes, taps, strict=True):
                 places.append(axis.places[tap])
                 weight = weight * axis.weights[tap].astype(rows.real.dtype)

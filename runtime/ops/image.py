@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ class ImageDecoder(Op):
     """
 
     pixel_format: str = "RGB"
+
+    host_only: ClassVar[bool] = True
 
     @property
     def channels(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,6 +34,20 @@ class Gather(Op):
         axis = normalize_axis(self.axis, x.ndim)
         rows = xp.take(x, indices.reshape(-1), axis=axis)
         return (rows.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])),)
+
+    def view_offsets(
+        self, inputs: Sequence[Value | None], outputs: Sequence[Type]
+    ) -> tuple[int, ...] | None:
+        x, indices = inputs
+        (output,) = outputs
+        assert x is not None and indices is not None and isinstance(output, TensorType)
+        axis = normalize_axis(self.axis, x.rank)
+        if not x.tensor.static or not indices.constant or indices.tensor.size != 1:
+            return None
+        if any(dim != 1 for dim in x.shape[:axis]):
+            return None
+        (place,) = indices.ints()
+        return (int(place) % int(x.shape[axis]) * output.size,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +93,10 @@ class GatherND(Op):
 
 @dataclass(frozen=True, slots=True)
 class ScatterElements(Op):
-    """A copy with elements replaced at, or reduced into, indices of one axis (ScatterElements-18)."""
+    """A copy with elements replaced at, or combined with, indices along one axis.
+
+    ONNX ScatterElements-18.
+    """
 
     axis: int = 0
     reduction: str = "none"

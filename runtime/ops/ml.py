@@ -141,9 +141,9 @@ class TreeEnsemble(Op):
         padded = [(*given, *(np.nan,) * (width - len(given))) for given in self.members]
         table = xp.asarray(padded or [()] * len(self.nodes_modes), dtype=x.dtype)
         member = (value[:, None] == table[node]).any(axis=1)
-        tests = (value <= split, value < split, value >= split, value > split)
-        tests = (*tests, value == split, value != split, member)
-        taken = xp.stack(tests)[xp.asarray(self.nodes_modes)[node], xp.arange(len(x))]
+        order = (value <= split, value < split, value >= split, value > split)
+        tests = xp.stack([*order, value == split, value != split, member])
+        taken = tests[xp.asarray(self.nodes_modes)[node], xp.arange(len(x))]
         missing = self.nodes_missing_value_tracks_true or (0,) * len(self.nodes_modes)
         return xp.where(xp.isnan(value), xp.asarray(missing)[node] != 0, taken)
 

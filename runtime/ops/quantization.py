@@ -161,11 +161,11 @@ def require_granularity(
     x: Value, scale: Value, zero_point: Value | None, axis: int, block_size: int
 ) -> None:
     """Raise ``ShapeError`` unless the scale is per tensor, per axis or per block of x."""
-    if zero_point is not None and _differ(_plain(zero_point.shape), _plain(scale.shape)):
+    if zero_point is not None and _differ(zero_point.shape, scale.shape):
         raise ShapeError(
             f"a scale of shape {scale.shape} with a zero point of shape {zero_point.shape}"
         )
-    if not block_size and not _plain(scale.shape):
+    if not block_size and scale.shape in ((), (1,)):
         return
     if scale.rank == 1 and not block_size:
         wanted: Shape = (x.shape[_channel_axis(axis, x.rank)],)
@@ -177,17 +177,15 @@ def require_granularity(
         raise ShapeError(f"a scale of shape {scale.shape} where {wanted} is needed")
 
 
-def _plain(shape: Shape) -> Shape:
-    """Exporters write one number as a scalar or as a vector."""
-    return () if shape == (1,) else shape
-
-
 def _channel_axis(axis: int, rank: int) -> int:
     # The default axis 1 does not exist in a vector, whose only axis is meant.
     return 0 if rank == 1 else normalize_axis(axis, rank)
 
 
 def _differ(a: Shape, b: Shape) -> bool:
+    """Whether shapes are known to differ; one number may be a scalar or a vector."""
+    if {len(a), len(b)} == {0, 1}:
+        return differ((*a, *b)[0], 1)
     return len(a) != len(b) or any(map(differ, a, b))
 
 

@@ -101,9 +101,7 @@ class QuantizedConv(Op):
         """The convolution of the centred numbers."""
         return Conv(self.strides, self.pads, self.dilations, self.group, self.auto_pad)
 
-    def sums(
-        self, x: Value, w: Value, w_zero: Value | None, b: Value | None = None
-    ) -> TensorType:
+    def sums(self, x: Value, w: Value, w_zero: Value | None, b: Value | None = None) -> TensorType:
         """Type of the int32 sums. Raises ``ShapeError`` where the inputs do not fit."""
         for name, value in (("w's zero point", w_zero), ("bias", b)):
             if value is None or value.rank == 0 or value.shape == (1,):

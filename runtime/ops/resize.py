@@ -36,7 +36,7 @@ class ResizedAxis:
             return (places + 0.5) / scale - 0.5
         if mode == "half_pixel_symmetric":
             offset = size / 2 * (1 - output / (scale * size))
-            return offset + (places + 0.5) / scale - 0.5
+            return offset + ((places + 0.5) / scale - 0.5)
         if mode == "tf_half_pixel_for_nn":
             return (places + 0.5) / scale
         if mode == "asymmetric":
@@ -58,8 +58,9 @@ class ResizedAxis:
 class Resize(Op):
     """Interpolation along axes, ONNX Resize-19.
 
-    x : any shape; roi : starts then ends; one of scales and sizes, for ``axes`` or all axes. An
-    empty ``scales`` counts as absent. Upsample and older versions are this with other attributes.
+    x : any shape; roi : starts then ends, for tf_crop_and_resize; one of scales and sizes, for
+    ``axes`` or all axes. An empty ``scales`` counts as absent. Upsample and older versions are this
+    with other attributes; their ``nearest_mode`` is "simple": floor, ceil where an axis shrinks.
     """
 
     mode: str = "nearest"
@@ -71,7 +72,7 @@ class Resize(Op):
     antialias: int = 0
     keep_aspect_ratio_policy: str = "stretch"
     axes: tuple[int, ...] | None = None
-    shape_inputs: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    shape_inputs: ClassVar[tuple[int, ...]] = (2, 3)
 
     def infer(
         self,
@@ -83,17 +84,15 @@ class Resize(Op):
         if self.mode not in ("nearest", "linear", "cubic"):
             raise ShapeError(f"interpolation mode {self.mode!r} is none of nearest, linear, cubic")
         scales = None if scales is None or scales.shape == (0,) else scales
-        known = [value for value in (scales, sizes) if value is not None]
-        if self._crops:
-            known += [value for value in (roi,) if value is not None]
+        known = [value.known for value in (scales, sizes) if value is not None]
         shape = list(x.shape)
-        if any(value.known is None for value in known):
+        if any(content is None for content in known):
             for axis in self._axes(x.rank):
                 shape[axis] = UNKNOWN
         else:
-            numbers = [None if v is None or v.known is None else v.known for v in (roi, scales)]
+            factors = None if scales is None else _floats(scales.known)
             targets = None if sizes is None else sizes.ints()
-            for resized in self.resized_axes(x.shape, *map(_floats, numbers), targets):
+            for resized in self.resized_axes(x.shape, None, factors, targets):
                 shape[resized.axis] = resized.output
         return (TensorType(x.dtype, tuple(shape)),)
 
@@ -107,8 +106,9 @@ class Resize(Op):
     ) -> tuple[Array, ...]:
         targets = None if sizes is None else as_ints(sizes)
         resized = self.resized_axes(x.shape, _floats(roi), _floats(scales), targets)
-        # Ties between neighbours fall as in ONNX Runtime only in its own precision, float32.
-        precision = np.float32 if self.mode == "nearest" else np.float64
+        # Ties between neighbours, and whole numbers, come out as in ONNX Runtime only in float32.
+        exact = self.mode == "nearest" or x.dtype.kind in "iu"
+        precision = np.float32 if exact else np.float64
         y = x if self.mode == "nearest" else x.astype(_weight_dtype(x))
         outside = xp.zeros((1,) * x.ndim, dtype=np.bool_)
         for entry in resized:
@@ -139,10 +139,7 @@ class Resize(Op):
         if self._crops and roi:
             spans = list(zip(roi[: len(axes)], roi[len(axes) :], strict=True))
         if scales:
-            outputs: Sequence[Dim] = [
-                _scaled(dim, scale, end - start)
-                for dim, scale, (start, end) in zip(dims, scales, spans, strict=True)
-            ]
+            outputs: Sequence[Dim] = list(map(_scaled, dims, scales))
             factors: Sequence[float | None] = scales
         else:
             assert sizes is not None
@@ -180,9 +177,12 @@ class Resize(Op):
     def _interpolated(self, xp: ArrayModule, x: Array, places: Array, entry: ResizedAxis) -> Array:
         """``x`` read at fractional places of one axis; what lies outside repeats the border."""
         last = int(entry.size) - 1
-        if self.mode == "nearest":
-            return xp.take(x, xp.clip(_nearest(xp, places, self.nearest_mode), 0, last), entry.axis)
         assert entry.scale is not None
+        if self.mode == "nearest":
+            mode = self.nearest_mode
+            if mode == "simple":
+                mode = "ceil" if entry.scale < 1 else "floor"
+            return xp.take(x, xp.clip(_nearest(xp, places, mode), 0, last), entry.axis)
         squeeze = min(entry.scale, 1.0) if self.antialias else 1.0
         reach = math.floor((1 if self.mode == "linear" else 2) / squeeze)
         whole = xp.floor(places)
@@ -238,14 +238,13 @@ def _weight_dtype(x: Array) -> np.dtype[np.generic]:
     return FLOAT64 if x.dtype.kind in "biu" else wide(x.dtype)
 
 
-def _scaled(dim: Dim, scale: float, part: float) -> Dim:
-    """floor(dim * part * scale), in float32 as ONNX's shape inference does it."""
+def _scaled(dim: Dim, scale: float) -> Dim:
+    """floor(dim * scale), in float32 as ONNX's shape inference does it."""
     if isinstance(dim, int):
-        return math.floor(np.float32(dim) * np.float32(part) * np.float32(scale))
-    factor = scale * part
-    if factor == int(factor):
-        return dim * int(factor)
-    return dim // int(1 / factor) if 1 / factor == int(1 / factor) else UNKNOWN
+        return math.floor(np.float32(dim) * np.float32(scale))
+    if scale == int(scale):
+        return dim * int(scale)
+    return dim // int(1 / scale) if 1 / scale == int(1 / scale) else UNKNOWN
 
 
 def _floats(array: Array | None) -> tuple[float, ...] | None:

@@ -20,8 +20,7 @@ class NonZero(Op):
     __slots__ = ()
 
     def infer(self, x: Value) -> tuple[Type, ...]:
-        count: Dim = int(np.count_nonzero(x.known)) if x.constant else UNKNOWN
-        return (TensorType(INT64, (x.rank, count)),)
+        return (TensorType(INT64, (x.rank, _count(x))),)
 
     def reference(self, xp: ArrayModule, x: Array) -> tuple[Array, ...]:
         if x.ndim == 0:
@@ -39,7 +38,9 @@ class Compress(Op):
     axis: int | None = None
 
     def infer(self, x: Value, condition: Value) -> tuple[Type, ...]:
-        count: Dim = int(np.count_nonzero(condition.known)) if condition.constant else UNKNOWN
+        count: Dim = (
+            int(np.count_nonzero(np.asarray(condition.known))) if condition.constant else UNKNOWN
+        )
         if self.axis is None:
             return (TensorType(x.dtype, (count,)),)
         axis = normalize_axis(self.axis, x.rank)
@@ -133,6 +134,11 @@ class ReverseSequence(Op):
         places = xp.where(step < length, length - 1 - step, step)
         y = rows[xp.arange(rows.shape[0]).reshape(-1, 1), places]
         return (xp.moveaxis(y, 0, self.batch_axis),)
+
+
+def _count(x: Value) -> Dim:
+    """Number of elements that are not zero, where the content is known."""
+    return int(np.count_nonzero(np.asarray(x.known))) if x.constant else UNKNOWN
 
 
 OPERATORS: tuple[type[Op], ...] = (NonZero, Compress, Unique, Trilu, ReverseSequence)

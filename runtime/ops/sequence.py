@@ -68,7 +68,7 @@ class SequenceConstruct(Op):
 
 
 class SequenceInsert(Op):
-    """A sequence with one more element, at the end where no position is given (SequenceInsert-11)."""
+    """A sequence with one more element, at the end without a position, ONNX SequenceInsert-11."""
 
     __slots__ = ()
 
@@ -83,7 +83,7 @@ class SequenceInsert(Op):
 
 
 class SequenceErase(Op):
-    """A sequence with one element less, the last where no position is given (SequenceErase-11)."""
+    """A sequence with one element less, the last without a position, ONNX SequenceErase-11."""
 
     __slots__ = ()
 
@@ -137,7 +137,7 @@ class SplitToSequence(Op):
         before, length, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
         if split is None and not self.keepdims:
             return (SequenceType(TensorType(x.dtype, (*before, *after))),)
-        sizes = {UNKNOWN}
+        sizes: set[Dim] = {UNKNOWN}
         if split is None:
             sizes = {1}
         elif split.known is not None and isinstance(length, int):

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from mnnpy.runtime.errors import ShapeError
-from mnnpy.runtime.graph.dims import UNKNOWN, Dim
+from mnnpy.runtime.graph.dims import UNKNOWN, Dim, differ
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import DTYPES, Array, ArrayModule, TensorType, Type, Value
 from mnnpy.runtime.ops.numeric import widen
@@ -32,8 +32,7 @@ class DFT(Op):
     def infer(
         self, x: Value, length: Value | None = None, axis: Value | None = None
     ) -> tuple[Type, ...]:
-        if x.rank < 2 or x.shape[-1] not in (1, 2):
-            raise ShapeError(f"the last axis of {x.shape} must have size 1 (real) or 2 (complex)")
+        require_parts(x)
         to_real = self.inverse and self.onesided
         parts = 1 if to_real else 2
         if axis is not None and axis.known is None:
@@ -79,7 +78,8 @@ class STFT(Op):
     def infer(
         self, x: Value, step: Value, window: Value | None = None, frame: Value | None = None
     ) -> tuple[Type, ...]:
-        if x.rank != 3 or x.shape[-1] not in (1, 2):
+        require_parts(x)
+        if x.rank != 3:
             raise ShapeError(f"a signal of shape {x.shape}: need (n, length, 1 or 2)")
         n, length, _ = x.shape
         size: Dim = length if window is None else window.shape[0]
@@ -210,6 +210,12 @@ def signal_axis(axis: int, rank: int) -> int:
     if place == rank - 1:
         raise ShapeError(f"axis {axis} of rank {rank} holds real and imaginary parts")
     return place
+
+
+def require_parts(x: Value) -> None:
+    """Raise ``ShapeError`` unless the last axis may hold a real or a complex number."""
+    if x.rank < 2 or (differ(x.shape[-1], 1) and differ(x.shape[-1], 2)):
+        raise ShapeError(f"the last axis of {x.shape} must have size 1 (real) or 2 (complex)")
 
 
 def as_complex(x: Array) -> Array:

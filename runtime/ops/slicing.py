@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
 from typing import ClassVar
 
 from mnnpy.runtime.errors import ShapeError
@@ -58,18 +60,44 @@ class Slice(Op):
         axes: Array | None = None,
         steps: Array | None = None,
     ) -> tuple[Array, ...]:
-        count = len(starts)
-        which = range(count) if axes is None else as_ints(axes)
-        cuts = [slice(None)] * x.ndim
-        strides = (1,) * count if steps is None else as_ints(steps)
-        for axis, start, end, step in zip(
-            which, as_ints(starts), as_ints(ends), strides, strict=True
-        ):
-            cuts[axis] = slice(int(start), int(end), int(step))
-            # An end before the first element, which Python would count from the back once more.
-            if step < 0 and end < -x.shape[axis]:
-                cuts[axis] = slice(int(start), None, int(step))
-        return (x[tuple(cuts)],)
+        bounds = (() if a is None else as_ints(a) for a in (starts, ends, axes, steps))
+        return (x[_cuts(x.shape, *bounds)],)
+
+    def view_offsets(
+        self, inputs: Sequence[Value | None], outputs: Sequence[Type]
+    ) -> tuple[int, ...] | None:
+        x, *given = inputs
+        (output,) = outputs
+        assert x is not None and isinstance(output, TensorType)
+        if not x.tensor.static or any(v is not None and not v.constant for v in given):
+            return None
+        shape = tuple(map(int, x.shape))
+        cuts = _cuts(shape, *(() if v is None else as_ints(v.known) for v in given))
+        bounds = [cut.indices(size) for cut, size in zip(cuts, shape, strict=True)]
+        cut_axes = [axis for axis, dim in enumerate(output.shape) if dim != shape[axis]]
+        last = max(cut_axes, default=0)
+        # One stretch of memory: single elements of the axes before the last one that is cut.
+        if output.size == 0 or any(dim != 1 for dim in output.shape[:last]):
+            return None
+        if any(step != 1 and output.shape[axis] != 1 for axis, (*_, step) in enumerate(bounds)):
+            return None
+        starts = (start * prod(shape[axis + 1 :]) for axis, (start, *_) in enumerate(bounds))
+        return (sum(starts),)
+
+
+def _cuts(
+    shape: Sequence[int],
+    starts: Sequence[int],
+    ends: Sequence[int],
+    axes: Sequence[int] = (),
+    steps: Sequence[int] = (),
+) -> tuple[slice, ...]:
+    """Slice's inputs as Python slices, whose rules on bounds are ONNX's."""
+    cuts = [slice(None)] * len(shape)
+    which, strides = axes or range(len(starts)), steps or (1,) * len(starts)
+    for axis, start, end, step in zip(which, starts, ends, strides, strict=True):
+        cuts[axis] = slice(start, end, step)
+    return tuple(cuts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +137,21 @@ class Split(Op):
         before, start = (slice(None),) * axis, 0
         pieces = []
         for size in self.sizes(x.shape[axis], None if sizes is None else as_ints(sizes)):
-            pieces.append(x[(*before, slice(start, start + size))])
-            start += size
+            end = start + int(size)
+            pieces.append(x[(*before, slice(start, end))])
+            start = end
         return tuple(pieces)
+
+    def view_offsets(
+        self, inputs: Sequence[Value | None], outputs: Sequence[Type]
+    ) -> tuple[int, ...] | None:
+        x = inputs[0]
+        assert x is not None
+        axis = normalize_axis(self.axis, x.rank)
+        if not x.tensor.static or any(dim != 1 for dim in x.shape[:axis]):
+            return None
+        sizes = [piece.size for piece in outputs if isinstance(piece, TensorType)]
+        return tuple(accumulate(sizes[:-1], initial=0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,11 +88,16 @@ class StringSplit(Op):
         return TensorType(STRING, (*x.shape, UNKNOWN)), TensorType(INT64, x.shape)
 
     def reference(self, xp: ArrayModule, x: Array) -> tuple[Array, ...]:
-        rows = [text.split(self.delimiter or None, self.maxsplit) for text in x.reshape(-1)]
+        rows = [self._pieces(text) for text in x.reshape(-1)]
         width = max(map(len, rows), default=0)
         padded = [piece for row in rows for piece in (*row, *[""] * (width - len(row)))]
         counts = np.array([len(row) for row in rows], dtype=np.int64).reshape(x.shape)
         return string_array(padded, (*x.shape, width)), xp.asarray(counts)
+
+    def _pieces(self, text: str) -> list[str]:
+        if self.delimiter:
+            return text.split(self.delimiter, self.maxsplit)
+        return text.strip().split(None, self.maxsplit)
 
 
 _POSIX_CLASSES = {

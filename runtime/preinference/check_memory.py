@@ -1,26 +1,29 @@
 """Proof by shadow execution that a memory plan keeps every value intact for as long as it is read.
 
-Nothing is shared with ``memory.py``. Every run of bytes in the arenas carries a tag that says whose
-content it is; the steps of a plan are walked as a kernel would execute them, and each read looks
-at the tags.
+Nothing is shared with ``memory.py``. Each granule of the arenas carries a tag that says whose
+content it holds; the steps are walked as kernels would execute them, and every read looks at the
+tags.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mnnpy.runtime.contracts import Backend, Task
-from mnnpy.runtime.graph.types import TensorType, UnknownType, Value
+from mnnpy.runtime.graph.types import Array, TensorType, Type, Value
 from mnnpy.runtime.ops.fused import Copy
 from mnnpy.runtime.ops.slicing import Concat
 from mnnpy.runtime.preinference.plan import Plan, Slot, Step
 
-Tags = NDArray[np.int64]
+Content: TypeAlias = tuple[range, ...]
+"""Tags of a value, one per granule. A view shows part of its source's, a concatenation all of its
+pieces'; whatever a kernel computes gets tags of its own."""
 
 _SCRIBBLED = -1
 
@@ -35,160 +38,213 @@ def check_memory(
     values : what was inferred while planning (``Planned.values``).
     backends : those that the plan uses; their kernels say which inputs they may overwrite.
     """
-    return _Shadow(plan, values, {backend.name: backend for backend in backends}).problems()
+    shadow = _Shadow(plan, values, backends)
+    shadow.check_places()
+    if not shadow.problems:
+        shadow.execute()
+    return tuple(shadow.problems)
 
 
-@dataclass(frozen=True, slots=True)
 class _Shadow:
-    """Tags of all arenas, in granules that divide every offset and size of the plan."""
+    """A plan with the tags of all its arenas."""
 
-    plan: Plan
-    values: Mapping[str, Value]
-    backends: Mapping[str, Backend]
-    arenas: dict[str, Tags] = field(default_factory=dict)
-    contents: dict[str, Tags] = field(default_factory=dict)
-    found: list[str] = field(default_factory=list)
+    def __init__(
+        self, plan: Plan, values: Mapping[str, Value], backends: Sequence[Backend]
+    ) -> None:
+        self.plan = plan
+        self.slots = plan.memory.slots
+        self.values = values
+        self.backends = {backend.name: backend for backend in backends}
+        self.granule = _granule(plan)
+        self.arenas: dict[str, Array] = {}
+        self.contents: dict[str, Content] = {}
+        self.next_tag = 0
+        self.problems: list[str] = []
 
-    def problems(self) -> tuple[str, ...]:
-        self._check_bounds()
-        if self.found:
-            return tuple(self.found)
-        for memory, nbytes in self.plan.memory.arenas.items():
-            self.arenas[memory] = np.zeros(-(-nbytes // self._granule), dtype=np.int64)
-        for name in self.plan.inputs:
-            self._write(name, self._fresh(name))
-        for index, step in enumerate(self.plan.steps):
-            self._execute(index, step)
-        for name, held in self.plan.outputs.items():
-            self._read(held, f"graph output {name!r} at the end")
-        return tuple(self.found)
-
-    @property
-    def _granule(self) -> int:
-        return _granule(self.plan)
-
-    def _check_bounds(self) -> None:
+    def check_places(self) -> None:
+        """Every slot is large enough, aligned, and inside its arena."""
         memory = self.plan.memory
-        named = [(f"value {name!r}", slot) for name, slot in memory.slots.items()]
+        named = [(f"value {name!r}", slot) for name, slot in self.slots.items()]
         named += [(f"workspace of step {i}", s) for i, s in enumerate(memory.workspaces) if s]
         for what, slot in named:
             if slot.offset < 0 or slot.offset + slot.nbytes > memory.arenas.get(slot.memory, 0):
-                self.found.append(f"{what} lies outside its arena: {slot}")
-        for name, slot in memory.slots.items():
-            tensor = self._type(name)
+                self.problems.append(f"{what} lies outside its arena: {slot}")
+        for name, slot in self.slots.items():
+            tensor = self.tensor(name)
             needed = memory.layouts[name].nbytes(tensor)
             if slot.nbytes < needed:
-                self.found.append(f"value {name!r} needs {needed} bytes, has {slot.nbytes}")
+                self.problems.append(f"value {name!r} needs {needed} bytes, has {slot.nbytes}")
             if slot.offset % tensor.dtype.itemsize:
-                self.found.append(f"value {name!r} at {slot.offset} is not aligned to {tensor}")
+                self.problems.append(f"value {name!r} at byte {slot.offset} is not aligned")
 
-    def _execute(self, index: int, step: Step) -> None:
-        where = f"step {index} ({step.node})"
-        for name in step.node.reads:
-            self._read(name, where)
-        workspace = self.plan.memory.workspaces[index]
+    def execute(self) -> None:
+        """Walk all steps."""
+        for memory, nbytes in self.plan.memory.arenas.items():
+            self.arenas[memory] = np.full(-(-nbytes // self.granule), _SCRIBBLED, dtype=np.int64)
+        for name in self.plan.inputs:
+            if name in self.slots:
+                self.write(name, self.fresh(name))
+        for index, step in enumerate(self.plan.steps):
+            self.take(step, self.plan.memory.workspaces[index], f"step {index} ({step.node})")
+        for name, held in self.plan.outputs.items():
+            self.read(held, f"graph output {name!r}")
+
+    def take(self, step: Step, workspace: Slot | None, where: str) -> None:
+        """One step: its reads, its workspace, its writes."""
+        reads = [name for name in step.node.reads if name in self.slots]
+        writes = [name for name in step.node.writes if name in self.slots]
+        for name in reads:
+            self.read(name, where)
+        if any(name not in self.contents for name in reads):
+            return
         if workspace is not None:
-            self._refuse_overlap(workspace, "workspace", step.node.reads, where)
-            self._refuse_overlap(workspace, "workspace", step.node.writes, where)
-            self._view(workspace)[:] = _SCRIBBLED
-        written = {
-            name: self._result(step, position, name, where)
+            self.refuse_overlap(workspace, (*reads, *writes), f"{where} has its workspace")
+            self.granules(workspace)[:] = _SCRIBBLED
+        results = {
+            name: self.result(step, position, name, where)
             for position, name in enumerate(step.node.outputs)
-            if name is not None and name in self.plan.memory.slots
+            if name is not None and name in self.slots
         }
-        for name, tags in written.items():
-            self._write(name, tags)
-        for name in written:
-            self._read(name, f"{where}, just written,")
+        for name, content in results.items():
+            self.write(name, content)
+        for name in writes:
+            self.read(name, f"{where}, having written,")
 
-    def _result(self, step: Step, position: int, name: str, where: str) -> Tags:
-        """Content of an output, after checking that nothing it overwrites is read meanwhile."""
+    def result(self, step: Step, position: int, name: str, where: str) -> Content:
+        """Content of an output, after checking that it is not written over an input."""
         aliased = {source for output, source in step.aliases if output == position}
-        concatenated = isinstance(step.node.op, Concat)
-        slot = self.plan.memory.slots[name]
-        if aliased and not concatenated:
-            return self._viewed(step, position, where)
-        allowed = aliased if concatenated else self._overwritable(step) if position == 0 else set()
-        for place, source in enumerate(step.node.inputs):
-            if source is None or source not in self.plan.memory.slots:
-                continue
-            taken = self.plan.memory.slots[source]
-            in_place = place in allowed and (
-                concatenated or (taken.offset, taken.nbytes) == (slot.offset, slot.nbytes)
-            )
-            if _overlap(slot, taken) and not in_place:
-                self.found.append(f"{where} writes {name!r} over its input {source!r}")
-        if concatenated and aliased:
-            return self._joined(step, aliased, name, where)
-        return self._fresh(name)
+        if aliased and isinstance(step.node.op, Concat):
+            return self.joined(step, aliased, name, where)
+        if aliased:
+            return self.viewed(step, position, where)
+        slot = self.slots[name]
+        own = self.overwritable(step) if position == 0 else frozenset()
+        kept = [
+            source
+            for place, source in enumerate(step.node.inputs)
+            if source in self.slots and not (place in own and _same(slot, self.slots[source]))
+        ]
+        self.refuse_overlap(slot, kept, f"{where} writes {name!r}")
+        return self.fresh(name)
 
-    def _viewed(self, step: Step, position: int, where: str) -> Tags:
-        """What a view shows of its source; the bytes must be the same ones."""
+    def refuse_overlap(self, slot: Slot, names: Iterable[str | None], what: str) -> None:
+        for name in names:
+            if name in self.slots and _overlap(slot, self.slots[name]):
+                self.problems.append(f"{what} over {name!r}")
+
+    def viewed(self, step: Step, position: int, where: str) -> Content:
+        """What a view shows of its source; both must be the same bytes."""
         source, name = step.node.inputs[0], step.node.outputs[position]
         assert source is not None and name is not None
-        offsets = step.node.op.view_offsets(*self._signature(step))
-        content = self.contents[source]
+        offsets = step.node.op.view_offsets(*self.signature(step))
         if offsets is None:
-            self.found.append(f"{where} shares memory with {source!r} and is no view of it")
-            return content
-        start = offsets[position] * self._type(name).dtype.itemsize
-        slots = self.plan.memory.slots
-        if slots[name].offset != slots[source].offset + start:
-            self.found.append(f"{where}: {name!r} does not lie {start} bytes into {source!r}")
-        first = start // self._granule
-        return content[first : first + slots[name].nbytes // self._granule]
+            self.problems.append(f"{where} shares memory with {source!r}, and is no view of it")
+            return self.fresh(name)
+        start = offsets[position] * self.tensor(name).dtype.itemsize
+        if self.slots[name].offset != self.slots[source].offset + start:
+            self.problems.append(f"{where}: {name!r} does not lie {start} bytes into {source!r}")
+        first = start // self.granule
+        return _cut(self.contents[source], first, first + len(self.granules(self.slots[name])))
 
-    def _joined(self, step: Step, aliased: set[int], name: str, where: str) -> Tags:
-        """Content of a concatenation; pieces that claim to be in place must lie in their place."""
+    def joined(self, step: Step, aliased: set[int], name: str, where: str) -> Content:
+        """Content of a concatenation some of whose pieces lie in place; these must do so."""
         assert isinstance(step.node.op, Concat)
-        axis = step.node.op.axis % len(self._type(name).shape)
-        if any(dim != 1 for dim in self._type(name).shape[:axis]):
-            self.found.append(f"{where} has pieces in place that do not lie one after another")
-        joined, start = self._fresh(name), 0
-        slots = self.plan.memory.slots
+        shape = self.tensor(name).shape
+        if any(dim != 1 for dim in shape[: step.node.op.axis % len(shape)]):
+            self.problems.append(f"{where}: its pieces do not lie one after another")
+        slot, content, start = self.slots[name], self.fresh(name), 0
         for place, source in enumerate(step.node.inputs):
             assert source is not None
-            nbytes = self._value(source).tensor.nbytes
-            if place in aliased:
-                if slots[source].offset != slots[name].offset + start:
-                    self.found.append(f"{where}: piece {source!r} is not in its place")
-                first = start // self._granule
-                joined[first : first + nbytes // self._granule] = self.contents[source]
+            nbytes = self.value(source).tensor.nbytes
+            part = replace(slot, offset=slot.offset + start, nbytes=nbytes)
+            if place not in aliased:
+                self.refuse_overlap(part, step.node.inputs, f"{where} writes piece {source!r}")
+            elif not _same(part, self.slots[source]):
+                self.problems.append(f"{where}: piece {source!r} is not in its place")
+            else:
+                first, last = start // self.granule, (start + nbytes) // self.granule
+                behind = _cut(content, last, slot.nbytes // self.granule)
+                content = (*_cut(content, 0, first), *self.contents[source], *behind)
             start += nbytes
-        return joined
+        return content
 
-    def _overwritable(self, step: Step) -> set[int]:
+    def overwritable(self, step: Step) -> frozenset[int]:
         """Inputs that the step's kernel may overwrite with output 0."""
         if step.choice.scheme == "object" or isinstance(step.node.op, Copy):
-            return set()
+            return frozenset()
         kernels = self.backends[step.choice.backend].kernels(step.node.op)
         kernel = next(kernel for kernel in kernels if kernel.scheme == step.choice.scheme)
-        return set(kernel.inplace(Task(step.node.op, *self._signature(step))))
+        return frozenset(kernel.inplace(Task(step.node.op, *self.signature(step))))
 
-    def _signature(
-        self, step: Step
-    ) -> tuple[tuple[Value | None, ...], tuple[TensorType | UnknownType, ...]]:
-        inputs = tuple(None if name is None else self._value(name) for name in step.node.inputs)
-        return inputs, tuple(self._type(name) for name in step.node.writes)
+    def signature(self, step: Step) -> tuple[tuple[Value | None, ...], tuple[Type, ...]]:
+        inputs = tuple(None if name is None else self.value(name) for name in step.node.inputs)
+        return inputs, tuple(self.tensor(name) for name in step.node.writes)
 
-    def _refuse_overlap(self, slot: Slot, what: str, names: Sequence[str], where: str) -> None:
-        for name in names:
-            if name in self.plan.memory.slots and _overlap(slot, self.plan.memory.slots[name]):
-                self.found.append(f"{where}: the {what} overlaps {name!r}")
-
-    def _read(self, name: str, where: str) -> None:
-        """Complain unless all bytes of a value still hold what was written."""
-        slot = self.plan.memory.slots.get(name)
-        if slot is None:
+    def read(self, name: str, where: str) -> None:
+        """Complain unless all of a value still holds what was written."""
+        if name not in self.slots:
             return
         if name not in self.contents:
-            self.found.append(f"{where} reads {name!r} before it is written")
-        elif not np.array_equal(self._view(slot), self.contents[name]):
-            self.found.append(f"{where} finds {name!r} overwritten")
+            self.problems.append(f"{where} reads {name!r} before it is written")
+            return
+        held, start = self.granules(self.slots[name]), 0
+        for tags in self.contents[name]:
+            part = held[start : start + len(tags)]
+            if not np.array_equal(part, np.arange(tags.start, tags.stop)):
+                self.problems.append(f"{where} finds {name!r} overwritten")
+                return
+            start += len(tags)
 
-    def _write(self, name: str, tags: Tags) -> None:
-        slot = self.plan.memory.slots.get(name)
-        if slot is not None:
-            self._view(slot)[:] = tags
-            self.contents[name] = tags
-    ...
+    def write(self, name: str, content: Content) -> None:
+        held, start = self.granules(self.slots[name]), 0
+        for tags in content:
+            held[start : start + len(tags)] = np.arange(tags.start, tags.stop)
+            start += len(tags)
+        self.contents[name] = content
+
+    def fresh(self, name: str) -> Content:
+        return self.tags(self.slots[name].nbytes)
+
+    def tags(self, nbytes: int) -> Content:
+        """Tags that nothing else has."""
+        count = nbytes // self.granule
+        self.next_tag += count
+        return (range(self.next_tag - count, self.next_tag),)
+
+    def granules(self, slot: Slot) -> Array:
+        start = slot.offset // self.granule
+        return self.arenas[slot.memory][start : start + slot.nbytes // self.granule]
+
+    def value(self, name: str) -> Value:
+        """A value, or the one that a copy ``name@memory`` was made of."""
+        return self.values[name] if name in self.values else self.values[name.rsplit("@", 1)[0]]
+
+    def tensor(self, name: str) -> TensorType:
+        return self.value(name).tensor
+
+
+def _granule(plan: Plan) -> int:
+    """Largest number of bytes that divides every offset and size."""
+    workspaces = (slot for slot in plan.memory.workspaces if slot is not None)
+    slots = itertools.chain(plan.memory.slots.values(), workspaces)
+    return math.gcd(*(number for slot in slots for number in (slot.offset, slot.nbytes))) or 1
+
+
+def _overlap(a: Slot, b: Slot) -> bool:
+    apart = a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
+    return a.memory == b.memory and not apart and a.nbytes > 0 and b.nbytes > 0
+
+
+def _same(a: Slot, b: Slot) -> bool:
+    return (a.memory, a.offset, a.nbytes) == (b.memory, b.offset, b.nbytes)
+
+
+def _cut(content: Content, start: int, stop: int) -> Content:
+    """Part of a content, by granules."""
+    parts = []
+    for tags in content:
+        part = tags[max(start, 0) : max(stop, 0)]
+        if part:
+            parts.append(part)
+        start, stop = start - len(tags), stop - len(tags)
+    return tuple(parts)

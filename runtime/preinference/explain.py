@@ -133,14 +133,14 @@ def _step_row(plan: Plan, index: int, step: Step) -> list[str]:
 def _summary(plan: Plan) -> list[str]:
     costs = [step.choice.cost for step in plan.steps]
     measured = sum(cost.measured for cost in costs)
-    how = f"{measured} of {len(costs)} steps measured (*)" if measured else "predicted"
+    how = f"{measured} of {len(costs)} steps measured (*)" if measured else "all predicted"
     counts = [
         f"{sum(step.choice.backend == name for step in plan.steps)} on {name}"
         for name in plan.backends
     ]
     lines = [
         f"{len(plan.steps)} steps ({', '.join(counts) or 'none needed'}), "
-        f"{seconds_text(plan.seconds)} {how}",
+        f"{seconds_text(plan.seconds)}, {how}",
         *_memory_report(plan),
     ]
     if not plan.complete:

@@ -44,13 +44,17 @@ class MemoryStep:
 
 @dataclass(slots=True)
 class _Block:
-    """Bytes that several values share."""
+    """Bytes that several values share: ``members`` with their offsets, ``live`` those of them that
+    a step may still read, and the ``end`` of what they cover.
+    """
 
     memory: str
     nbytes: int
     first: int
     last: int
+    end: int = 0
     members: dict[str, int] = field(default_factory=dict)
+    live: dict[str, int] = field(default_factory=dict)
     offset: int = -1
 
 
@@ -131,7 +135,8 @@ class _Sharing:
 
     def new_block(self, name: str, memory: str, step: int) -> None:
         last = max(self.last_use.get(name, step), step)
-        block = _Block(memory, _aligned(self.nbytes[name]), step, last, {name: 0})
+        nbytes = self.nbytes[name]
+        block = _Block(memory, _aligned(nbytes), step, last, nbytes, {name: 0}, {name: 0})
         self.block_of[name] = block
 
     def take(self, index: int, step: MemoryStep) -> tuple[tuple[int, int], ...]:
@@ -152,7 +157,8 @@ class _Sharing:
         return tuple(aliases)
 
     def _join(self, name: str, block: _Block, offset: int, index: int) -> None:
-        block.members[name] = offset
+        block.members[name] = block.live[name] = offset
+        block.end = max(block.end, offset + self.nbytes[name])
         block.last = max(block.last, self.last_use.get(name, index), index)
         self.block_of[name] = block
 
@@ -175,19 +181,23 @@ class _Sharing:
             if source is None or source not in self.block_of or step.reads.count(source) > 1:
                 continue
             block = self.block_of[source]
-            if block.memory == step.memory and self.nbytes[source] == self.nbytes[name]:
-                others = self._overlapping(block, source)
-                dead = all(self.last_use.get(other, -1) < index for other in others)
-                if dead and self.last_use[source] <= index:
-                    return source
+            fits = block.memory == step.memory and self.nbytes[source] == self.nbytes[name]
+            if fits and self.last_use[source] <= index and self._alone(source, index):
+                return source
         return None
 
-    def _overlapping(self, block: _Block, name: str) -> Iterator[str]:
+    def _alone(self, name: str, index: int) -> bool:
+        """Whether no other value in the bytes of ``name`` is read at this step or later."""
+        block = self.block_of[name]
+        last = self.last_use
+        block.live = {other: at for other, at in block.live.items() if last.get(other, -1) >= index}
         start = block.members[name]
         end = start + self.nbytes[name]
-        for other, offset in block.members.items():
-            if other != name and offset < end and start < offset + self.nbytes[other]:
-                yield other
+        return not any(
+            at < end and start < at + self.nbytes[other]
+            for other, at in block.live.items()
+            if other != name
+        )
 
     def _adopt_pieces(self, step: MemoryStep, name: str) -> Iterator[int]:
         """Move whole blocks of concatenated inputs into the output's block."""
@@ -199,22 +209,19 @@ class _Sharing:
             if piece is None or piece not in self.block_of or not self._plain(piece, name):
                 continue
             block = self.block_of[piece]
-            fills = self._extent(block) == (0, self.nbytes[piece]) and block.members[piece] == 0
+            fills = block.members[piece] == 0 and block.end == self.nbytes[piece]
             if block is whole or not fills or block.memory != whole.memory:
                 continue
             if step.reads.count(piece) > 1:
                 continue
             whole.first = min(whole.first, block.first)
             whole.last = max(whole.last, block.last)
+            start = elements * itemsize
             for member, offset in block.members.items():
-                whole.members[member] = offset + elements * itemsize
+                whole.members[member] = start + offset
                 self.block_of[member] = whole
+            whole.live.update((member, start + offset) for member, offset in block.live.items())
             yield position
-
-    def _extent(self, block: _Block) -> tuple[int, int]:
-        """First byte and end of what the members cover."""
-        ends = (offset + self.nbytes[name] for name, offset in block.members.items())
-        return min(block.members.values()), max(ends)
 
     def _plain(self, *names: str) -> bool:
         return all(self.tensors[name][1] == PLAIN for name in names)

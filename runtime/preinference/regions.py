@@ -17,6 +17,9 @@ from mnnpy.runtime.ops.elementwise import Add
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.ops.matmul import Gemm
 
+LONGEST_EPILOGUE = 8
+"""Nodes behind an anchor. Every length is weighed, so that long chains would cost their square."""
+
 RUNNING = -1
 """Operand that stands for the value on its way through an epilogue."""
 
@@ -35,7 +38,10 @@ def anchored_chains(
         if type(node.op) not in anchors or len(node.writes) != 1:
             continue
         chain = [node]
-        while (following := _next_in_chain(graph, values, chain, chained)) is not None:
+        while len(chain) <= LONGEST_EPILOGUE:
+            following = _next_in_chain(graph, values, chain, chained)
+            if following is None:
+                break
             chain.append(following)
         for length in range(len(chain), 1, -1):
             yield tuple(chain[:length])

@@ -1,0 +1,80 @@
+"""Plans that a user gives: planning makes their choices again, or refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mnnpy.runtime.contracts import Choice, Config
+from mnnpy.runtime.errors import PlanError
+from mnnpy.runtime.graph.graph import Graph
+from mnnpy.runtime.graph.types import Value
+from mnnpy.runtime.ops.fused import Fused
+from mnnpy.runtime.plan_file import load_plan
+from mnnpy.runtime.preinference.plan import Plan, Step
+from mnnpy.runtime.preinference.selection import Constraints
+
+
+@dataclass(frozen=True, slots=True)
+class GivenPlan:
+    """A plan whose choices are pinned. Memory is planned anew, so that no file decides on it."""
+
+    plan: Plan
+
+    def constraints(self, inputs: Mapping[str, Value], base: Constraints) -> Constraints:
+        """Constraints under which planning chooses as the plan did; pins in ``base`` win.
+
+        Raises
+        ------
+        PlanError
+            Where the plan was made for other shapes.
+        """
+        for name, value in inputs.items():
+            planned = self.plan.inputs.get(name, value.type)
+            if value.type != planned:
+                raise PlanError(
+                    f"the plan was made for input {name!r} of {planned}, not {value.type}: "
+                    "make one for this shape, or run without a plan"
+                )
+        pinned: dict[str, tuple[str, str, Config | None]] = {
+            name: (choice.backend, choice.scheme, choice.config)
+            for name, choice in self._choices().items()
+        }
+        regions = frozenset(
+            tuple(node.name for node in step.node.op.graph.nodes)
+            for step in self.plan.steps
+            if isinstance(step.node.op, Fused)
+        )
+        return replace(base, pinned={**pinned, **base.pinned}, regions=regions)
+
+    def explained(self, made: Plan) -> Plan:
+        """The plan made anew, with the given one's costs and rejected candidates as its reasons."""
+        given = self._choices()
+        return replace(made, steps=tuple(_explained(step, given) for step in made.steps))
+
+    def _choices(self) -> dict[str, Choice]:
+        steps = [s for s in self.plan.steps if s.choice.scheme not in ("copy", "object")]
+        return {step.node.name: step.choice for step in steps}
+
+
+def given_plan(graph: Graph, plan: Plan | str | Path) -> GivenPlan:
+    """A plan, loaded where it is a path.
+
+    Raises
+    ------
+    PlanError
+        Where the file is no plan, or the plan was made for another model.
+    """
+    loaded = plan if isinstance(plan, Plan) else load_plan(plan)
+    if loaded.fingerprint != graph.fingerprint:
+        raise PlanError(
+            f"the plan was made for the model {loaded.fingerprint[:12]}, "
+            f"this one is {graph.fingerprint[:12]}: make the plan again for this model"
+        )
+    return GivenPlan(loaded)
+
+
+def _explained(step: Step, given: Mapping[str, Choice]) -> Step:
+    choice = given.get(step.node.name)
+    return step if choice is None or choice != step.choice else replace(step, choice=choice)

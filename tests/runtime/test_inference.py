@@ -1,0 +1,110 @@
+"""Inference of types and contents, with and without symbols."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnnpy.runtime.errors import ShapeError
+from mnnpy.runtime.graph.dims import SymbolicDim
+from mnnpy.runtime.graph.graph import Graph, Node
+from mnnpy.runtime.graph.inference import infer_values
+from mnnpy.runtime.graph.types import FLOAT32, TensorType, Value
+from mnnpy.runtime.ops.elementwise import Add, Div, Mul
+from mnnpy.runtime.ops.generation import RandomNormal
+from mnnpy.runtime.ops.indexing import Gather
+from mnnpy.runtime.ops.matmul import MatMul
+from mnnpy.runtime.ops.selection import NonZero
+from mnnpy.runtime.ops.shaping import Reshape, Shape, Transpose
+from mnnpy.runtime.ops.slicing import Concat
+from tests.runtime.graphs import GraphBuilder
+
+N, H = SymbolicDim.named("n"), SymbolicDim.named("h")
+
+
+def flattened_by_shape(batch: Any) -> Graph:
+    """Reshape(x, Concat(Gather(Shape(x), 0), -1)): how exporters write a flatten."""
+    b = GraphBuilder()
+    x = b.input((batch, 4, 5))
+    size = b.node(Gather(), b.node(Shape(), x), b.constant(np.array([0])))
+    shape = b.node(Concat(0), size, b.constant(np.array([-1])))
+    return b.graph(b.node(Reshape(), x, shape))
+
+
+@pytest.mark.parametrize(("batch", "shape"), [(2, (2, 20)), (N, (N, 20))])
+def test_shape_arithmetic_is_evaluated(batch: Any, shape: tuple[Any, ...]) -> None:
+    graph = flattened_by_shape(batch)
+    (output,) = graph.outputs
+    assert infer_values(graph)[output].type == TensorType(FLOAT32, shape)
+
+
+def test_symbolic_arithmetic_through_operators() -> None:
+    b = GraphBuilder()
+    size = b.node(Gather(), b.node(Shape(), b.input((H, 3))), b.constant(np.array(0)))
+    double = b.node(Mul(), size, b.constant(np.array(2)))
+    half = b.node(Div(), double, b.constant(np.array(2)))
+    values = infer_values(b.graph(half))
+    assert values[double].ints() == (2 * H,)
+    assert values[half].ints() == (H,)
+
+
+def test_constants_are_folded_into_contents() -> None:
+    b = GraphBuilder()
+    y = b.node(Add(), b.constant(np.array([1.0, 2.0])), b.constant(np.array([3.0, 4.0])))
+    known = infer_values(b.graph(y))[y].known
+    assert known is not None
+    assert known.tolist() == [4.0, 6.0]
+
+
+def test_large_and_random_contents_are_not_evaluated() -> None:
+    b = GraphBuilder()
+    large = b.constant(np.zeros(2000, np.float32))
+    y = b.node(Add(), large, large)
+    z = b.node(RandomNormal((2,)))
+    values = infer_values(b.graph(y, z))
+    assert values[y].known is None
+    assert values[z].known is None
+
+
+def test_given_inputs_win_over_declared_ones() -> None:
+    graph = flattened_by_shape(N)
+    values = infer_values(graph, {"x0": Value(TensorType(FLOAT32, (7, 4, 5)))})
+    assert values[graph.outputs[0]].shape == (7, 20)
+
+
+def test_two_unknown_sizes_never_look_equal() -> None:
+    b = GraphBuilder()
+    x = b.input((3, 3))
+    first, second = b.node(NonZero(), x), b.node(NonZero(), x)
+    values = infer_values(b.graph(first, second))
+    assert values[first].shape[0] == 2
+    assert values[first].shape[1] != values[second].shape[1]
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "said"),
+    [
+        (MatMul(), [(2, 3), (4, 5)], ["MatMul node 'MatMul_0'", "float32(2, 3), float32(4, 5)"]),
+        (Add(), [(2, 3), (4,)], ["Add node 'Add_0'", "(2, 3)", "(4)"]),
+        (Concat(0), [(2, 3), (2, 4)], ["Concat node 'Concat_0'"]),
+        (Transpose((0, 2)), [(2, 3)], ["Transpose node 'Transpose_0'"]),
+        (Transpose(), [(2,), (2,)], ["2 inputs do not fit the operator"]),
+    ],
+)
+def test_errors_name_the_node_and_its_types(
+    op: Any, shapes: list[tuple[int, ...]], said: list[str]
+) -> None:
+    b = GraphBuilder()
+    y = b.node(op, *(b.input(shape) for shape in shapes))
+    with pytest.raises(ShapeError) as caught:
+        infer_values(b.graph(y))
+    assert all(text in str(caught.value) for text in said), caught.value
+
+
+def test_too_many_outputs_are_refused() -> None:
+    node = Node("n", Transpose(), ("x",), ("y", "z"))
+    graph = Graph((node,), {"x": TensorType(FLOAT32, (1,))}, ("z",))
+    with pytest.raises(ShapeError, match="has 2 outputs, the operator gives 1"):
+        infer_values(graph)
