@@ -166,7 +166,7 @@ def machine_facts(engines: Sequence[str]) -> list[str]:
         f"Python {platform.python_version()}",
         f"load of the machine by others at the start: {load:.1f}"
         + (" (not idle: trust ratios, not times)" if load > 0.3 else ""),
-        f"NumPy's largest matrix products reach {peaks} (GFLOP/s, float32)",
+        f"NumPy's matrix products reach {peaks} (GFLOP/s, float32)",
         "versions: " + ", ".join(f"{name} {v}" for name in _PACKAGES if (v := _version(name))),
         *(f"{name}: {ENGINES[name].settings}" for name in engines),
     ]

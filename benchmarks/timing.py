@@ -45,10 +45,11 @@ def race(
     return times
 
 
-def measure_peak(threads: int, size: int = 1536, repeats: int = 6) -> float:
-    """GFLOP/s of fused multiply-adds in float32, taken from NumPy's product of two large matrices.
+def measure_peak(threads: int, size: int = 512, repeats: int = 40) -> float:
+    """GFLOP/s of fused multiply-adds in float32, taken from NumPy's product of two matrices.
 
-    A good BLAS stays some 10% below what the units could do.
+    A good BLAS stays some 10% below what the units could do. One product takes a few milliseconds:
+    long enough to get there, short enough to find a moment when nothing else runs.
     """
     from threadpoolctl import threadpool_limits
 

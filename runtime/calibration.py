@@ -16,6 +16,7 @@ from mnnpy.runtime.ops.activation import Relu, Sigmoid
 from mnnpy.runtime.ops.convolution import Conv, ConvTranspose
 from mnnpy.runtime.ops.elementwise import Add
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
+from mnnpy.runtime.ops.pooling import AveragePool, MaxPool
 from mnnpy.runtime.ops.slicing import Concat
 
 _CONVOLUTIONS = (
@@ -129,6 +130,9 @@ def suite() -> Iterator[Task]:
     for m, k, n in _PRODUCTS:
         yield _task(Gemm(), (m, k), constant=(k, n))
     yield _task(MatMul(), (12, 128, 64), (12, 64, 128))
+    for pool in (MaxPool((3, 3), (2, 2), (1, 1, 1, 1)), AveragePool((3, 3), (1, 1), (1, 1, 1, 1))):
+        for channels, size in ((64, 112), (128, 28), (512, 14)):
+            yield _task(pool, (1, channels, size, size))
     for count in _SIZES:
         shape = (1, count // 100, 10, 10)
         yield _task(Relu(), shape)

@@ -86,7 +86,13 @@ def checked_feeds(graph: Graph, feeds: Any) -> dict[str, Any]:
 def _checked(name: str, feed: Any, expected: Type) -> Any:
     if not isinstance(expected, TensorType):
         return feed
-    array = _as_array(feed, expected)
+    try:
+        array = _as_array(feed, expected)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise FeedError(
+            f"input {name!r} takes {expected}, got a {type(feed).__name__} that is no such array: "
+            f"{error}"
+        ) from error
     if array.dtype != expected.dtype:
         raise FeedError(
             f"input {name!r} takes {expected}, got {dtype_name(array.dtype)}{array.shape}: "
@@ -112,6 +118,10 @@ def _as_array(feed: Any, expected: TensorType) -> Array:
     if expected.dtype == STRING:
         array = np.asarray(feed)
         return array.astype(object) if array.dtype.kind in "US" else array
+    array = np.asarray(feed)
     if isinstance(feed, list | tuple | int | float | bool):
+        if array.size and array.dtype.kind in "fc" and expected.dtype.kind in "iub":
+            raise ValueError(f"{array.dtype} numbers would lose their fractions")
         return np.asarray(feed, dtype=expected.dtype)
-    return np.asarray(feed)
+    native = array.dtype.newbyteorder("=") == expected.dtype
+    return array.astype(expected.dtype, copy=False) if native else array

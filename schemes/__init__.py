@@ -13,6 +13,7 @@ from mnnpy.schemes.conv_winograd import ConvWinograd
 from mnnpy.schemes.elementwise import ElementwiseInPlace
 from mnnpy.schemes.matmul_direct import MatMulDirect
 from mnnpy.schemes.matmul_strassen import MatMulStrassen
+from mnnpy.schemes.pool_separable import PoolSeparable
 from mnnpy.schemes.reference import Reference
 from mnnpy.schemes.view import View
 
@@ -25,6 +26,7 @@ SCHEMES: tuple[Scheme, ...] = (
     ConvTransposed(),
     MatMulDirect(),
     MatMulStrassen(),
+    PoolSeparable(),
     ElementwiseInPlace(),
     ConcatInPlace(),
     View(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mnnpy.runtime.registry import load_backend
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the full products of odd shapes")
@@ -13,9 +15,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--slow"):
-        return
-    skip = pytest.mark.skip(reason="a full product of shapes: run with --slow")
-    for item in items:
-        if item.get_closest_marker("slow") is not None:
-            item.add_marker(skip)
+    reasons = {}
+    if not config.getoption("--slow"):
+        reasons["slow"] = "a full product of shapes: run with --slow"
+    if any(item.get_closest_marker("cuda") for item in items):
+        reason = load_backend("cuda").check()
+        reasons |= {} if reason is None else {"cuda": reason}
+    for mark, reason in reasons.items():
+        for item in items:
+            if item.get_closest_marker(mark) is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))

@@ -108,7 +108,7 @@ class Linear:
         return (self.blocks * self.spread(vector, axis)).reshape(self.weights.shape)
 
     def shifted_bias(self, shift: Array) -> Array:
-        """What a shift of the input channels adds to the output channels, where nothing is padded."""
+        """What a shift of the input channels adds to the outputs, where nothing is padded."""
         axes = tuple(axis for axis in range(1, self.blocks.ndim) if axis != self.outputs)
         total = (self.blocks * self.spread(shift, self.inputs)).sum(axis=axes).reshape(-1)
         return total * (self.op.alpha if isinstance(self.op, Gemm) else 1.0)

@@ -11,7 +11,7 @@ from mnnpy.runtime.ops.casting import Cast
 
 
 def merge_casts(graph: Graph) -> Graph:
-    """Leave out a conversion that loses nothing before another one: float16 -> float32 -> float16."""
+    """Leave out a conversion that loses nothing before another: float16 -> float32 -> float16."""
     return apply_rules(graph, _merge)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from mnnpy.converter.passes.patterns import Match, Pattern, keeps_type, matches, needed_operators
 from mnnpy.runtime.graph.dims import is_static
 from mnnpy.runtime.graph.graph import Node
+from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.rewrite import Patch, Rule, Subject
 from mnnpy.runtime.graph.types import FLOAT64, Array, TensorType
 from mnnpy.runtime.ops.elementwise import Add, Div, Mul
@@ -20,31 +21,48 @@ Normalization: TypeAlias = LayerNormalization | RMSNormalization
 
 
 def normalization_rule(pattern: Pattern, op_type: type[Normalization]) -> Rule:
-    """Rule that makes a normalization with the scale one of a formula for ``x``.
+    """Rule that makes a normalization of a formula for ``x``.
 
-    The pattern names the constants ``axes`` and ``square_axes`` and the number ``epsilon``.
+    The pattern names the constants ``axes`` and ``square_axes`` and the number ``epsilon``, and
+    may name the constants ``scale`` and ``bias``; the scale is one where it does not.
     """
     needed = needed_operators(pattern)
 
     def rule(subject: Subject, node: Node) -> Patch | None:
-        if not isinstance(node.op, Mul | Div) or not needed <= subject.op_types:
+        if not isinstance(node.op, Add | Mul | Div) or not needed <= subject.op_types:
             return None
         for match in matches(subject, node, pattern):
             x = subject.tensor(match.values["x"])
             axis = None if x is None else _trailing_axis(subject, match, x)
             if x is None or axis is None or not keeps_type(subject, match):
                 continue
-            if not is_static(x.shape[axis:]) or x.dtype.kind not in "fV":
+            inner = x.shape[axis:]
+            if not is_static(inner) or x.dtype.kind not in "fV":
+                continue
+            scale = _parameter(subject, match, "scale", np.ones(inner, dtype=x.dtype))
+            bias = _parameter(subject, match, "bias", None)
+            if any(array is not None and array.shape != inner for array in (scale, bias)):
                 continue
             stash = "float64" if x.dtype == FLOAT64 else "float32"
             op = op_type(axis - x.rank, match.numbers["epsilon"], stash)
-            scale = subject.fresh(f"{node.outputs[0]}.scale")
-            ones = np.ones(x.shape[axis:], dtype=x.dtype)
-            new = Node(node.name, op, (match.values["x"], scale), node.outputs)
-            return Patch(match.nodes, (new,), {scale: ones})
+            return _normalized(subject, node, match, op, scale, bias)
         return None
 
     return rule
+
+
+def _parameter(subject: Subject, match: Match, name: str, default: Array | None) -> Array | None:
+    return subject.constants[match.values[name]] if name in match.values else default
+
+
+def _normalized(
+    subject: Subject, node: Node, match: Match, op: Op, scale: Array, bias: Array | None
+) -> Patch:
+    constants = {subject.fresh(f"{node.outputs[0]}.scale"): scale}
+    if bias is not None:
+        constants[subject.fresh(f"{node.outputs[0]}.bias")] = bias
+    new = Node(node.name, op, (match.values["x"], *constants), node.outputs)
+    return Patch(match.nodes, (new,), constants)
 
 
 def absorb_scale(op_type: type[Normalization]) -> Rule:

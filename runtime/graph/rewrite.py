@@ -82,9 +82,9 @@ class Subject:
         self._counts: dict[str, int] = {}
 
     @cached_property
-    def op_types(self) -> frozenset[type[Op]]:
-        """Operators that the graph has had from the beginning."""
-        return frozenset(type(node.op) for node in self.graph.nodes)
+    def op_types(self) -> set[type[Op]]:
+        """Operators that the graph has, or has had."""
+        return {type(node.op) for node in self.graph.nodes}
 
     @cached_property
     def _links(self) -> _Links:
@@ -155,6 +155,7 @@ class Subject:
         for name, array in patch.constants.items():
             self._define(name, array)
         for node in patch.add:
+            self.op_types.add(type(node.op))
             links.insert(node, place)
             self._infer(node)
         for old, new in patch.rename.items():

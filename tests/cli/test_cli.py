@@ -16,6 +16,8 @@ from typer.testing import CliRunner, Result
 
 from mnnpy import Session
 from mnnpy.cli.main import COMMANDS, app
+from mnnpy.runtime.coefficients import load_coefficients
+from mnnpy.runtime.contracts import Coefficients
 from mnnpy.runtime.registry import backend_names, load_backend
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -209,6 +211,25 @@ def test_backends() -> None:
         assert name in text
     for name in ("numpy", "numba"):
         assert load_backend(name).check() is not None or f"{name}" in text
+
+
+def test_calibrate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's part: progress, table, file. Measuring itself has tests of its own."""
+    steps = []
+
+    def measure(backend: Any, progress: Any) -> dict[str, Coefficients]:
+        steps.append(backend.name)
+        progress("conv_im2col", 0, 1)
+        return {"conv_im2col": Coefficients(1e-11, 0.0, 2e-6), "*": Coefficients(0.0, 1e-9, 0.0)}
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("mnnpy.runtime.calibration.calibrate", measure)
+    text = succeed("calibrate", "numpy")
+    assert steps == ["numpy"]
+    assert load_coefficients("numpy")["conv_im2col"] == Coefficients(1e-11, 0.0, 2e-6)
+    row = next(line.split() for line in text.splitlines() if line.startswith("conv_im2col"))
+    assert row == ["conv_im2col", "100", "-", "2"]
+    assert invoke("calibrate", "tpu").exit_code == 2
 
 
 def test_search_and_use_the_plan(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from onnx.backend.test import BackendTest
+from onnx.backend.test.case.test_case import TestCase
+from onnx.backend.test.loader import load_model_tests
 
 from tests.conformance.backend import NotImplementedCase, suite_backend
 
@@ -38,6 +40,13 @@ def cases(backend: str) -> dict[str, unittest.TestCase]:
             for name in unittest.defaultTestLoader.getTestCaseNames(group)
             if name.endswith("_cpu")
         }
+
+
+def load_node_cases() -> list[TestCase]:
+    """The suite's node cases with their models and data."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return list(load_model_tests(kind="node"))
 
 
 def run_case(case: unittest.TestCase) -> Result:

@@ -38,9 +38,10 @@ def ultraface(request: pytest.FixtureRequest) -> Path:
     return Path(folder)
 
 
-@pytest.fixture(
-    scope="module", params=["numpy", "numba", pytest.param("cuda", marks=pytest.mark.cuda)]
-)
+BACKENDS = ["numpy", "numba", pytest.param("cuda", marks=pytest.mark.cuda)]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
 def session(request: pytest.FixtureRequest, ultraface: Path) -> Session:
     reason = load_backend(request.param).check()
     if reason is not None:

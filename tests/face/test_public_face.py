@@ -170,6 +170,7 @@ def test_configuration_reads_constraints(tmp_path: Path) -> None:
 
 def test_search_configuration(tmp_path: Path) -> None:
     assert load_search_config("digits").shapes == {"image": (1, 1, 8, 8)}
+    assert load_search_config("mobilenet_v2").threads == 1
     path = tmp_path / "search.yaml"
     path.write_text("shapes: {x: [1, a]}\nbackends: [tpu]\nobjective: beauty\nbudjet: 3\n")
     with pytest.raises(errors.ConfigError) as caught:
@@ -200,7 +201,7 @@ def test_given_plan_is_refused_where_it_does_not_fit(folder: Path, onnx_bytes: b
     with pytest.raises(errors.PlanError, match=r"float32\(3, 4\), not float32\(5, 4\)"):
         Session(model, backend="numpy", plan=path).run(np.zeros((5, 4), np.float32))
     changed = onnx_bytes.replace(b"batch", b"count")
-    with pytest.raises(errors.PlanError, match="another|made for the model"):
+    with pytest.raises(errors.PlanError, match="made for the model"):
         Session(changed, backend="numpy", plan=path)
     path.write_text("{}")
     with pytest.raises(errors.PlanError):

@@ -141,7 +141,7 @@ def truncated() -> Iterator[Case]:
 def flipped() -> Iterator[Case]:
     content = valid_file()
     (nbytes,) = struct.unpack("<Q", content[:8])
-    positions = random.Random(1).sample(range(8 + nbytes), HEADER_FLIPS - 8)
+    positions = random.Random(1).sample(range(8, 8 + nbytes), HEADER_FLIPS - 8)
     for position in [*range(8), *sorted(positions)]:
         bit = (position * 5) % 8
         yield f"bit {bit} of header byte {position} flipped", flip(content, position, bit)
@@ -174,7 +174,7 @@ def resized() -> Iterator[Case]:
     for delta in (-64, -1, 1, 64):
         yield f"header length off by {delta}", struct.pack("<Q", nbytes + delta) + content[8:]
     for magic in (b"", b"\0" * 64, b"\xff" * 64, b"PK\3\4" + bytes(60), b"\x80\4\x95" + bytes(61)):
-        yield f"{len(magic)} bytes starting {magic[:4]!r}", magic
+        yield f"{len(magic)} bytes, {magic[:4]!r} ...", magic
     for repeat in ("{", "{}", "[]", "null", "1", '"text"', "\xff\xfe", "{'a': 1}", "{}}", '{"a"'):
         yield f"header {repeat!r}", joined(repeat.encode("latin-1"), b"")
 
@@ -186,13 +186,8 @@ def hostile_headers() -> Iterator[Case]:
         yield f"version {version!r}", with_header(set_at("__metadata__", "version", to=version))
     for key in ("format", "version", "producer", "opset", "graph", "digest"):
         yield f"without {key}", with_header(remove("__metadata__", key))
-    for key, value in (
-        ("producer", 1),
-        ("opset", None),
-        ("graph", {}),
-        ("digest", 0),
-        ("more", ""),
-    ):
+    wrong = (("producer", 1), ("opset", None), ("graph", {}), ("digest", 0), ("more", ""))
+    for key, value in wrong:
         yield f"{key} {value!r}", with_header(set_at("__metadata__", key, to=value))
     yield "a digest of something else", with_header(set_at("__metadata__", "digest", to="0" * 64))
     yield "a surrogate as producer", with_header(set_at("__metadata__", "producer", to="\ud800"))
@@ -241,29 +236,18 @@ def hostile_graphs() -> Iterator[Case]:
         yield f"attribute {key} {value!r}", with_graph(set_at(*path, to=value))
     types: list[Any] = [{}, 1, "float32", {"tensor": 1}, {"tensor": {"dtype": "float32"}}]
     types += [{"tensor": {"dtype": t, "shape": []}} for t in ("float33", None, "object")]
-    types += [
-        {"tensor": {"dtype": "float32", "shape": s}} for s in ([-1], [1.5], ["n"], [{}], [[]])
-    ]
-    types += [
-        {"sequence": {}},
-        {"optional": 1},
-        {"unknown": {"a": 1}},
-        {"tensor": {}, "unknown": {}},
-    ]
+    shapes = ([-1], [1.5], ["n"], [{}], [[]])
+    types += [{"tensor": {"dtype": "float32", "shape": shape}} for shape in shapes]
+    types += [{"sequence": {}}, {"optional": 1}, {"unknown": {"a": 1}}]
+    types += [{"tensor": {}, "unknown": {}}]
     for value in types:
         yield f"input type {value!r}", with_graph(set_at("inputs", "x", to=value))
-    stored: list[Any] = [
-        {"tensor": "v"},
-        {"dtype": "float64"},
-        {"dtype": "string"},
-        {"shape": [108]},
-    ]
-    stored += [{"tensor": "b"}, {"dtype": "nonsense"}, {"shape": [-4]}, {"more": 1}]
-    for entry in stored:
-        yield (
-            f"constant with {entry!r}",
-            with_graph(lambda g, e=entry: g["constants"]["w"].update(e)),
-        )
+    stored = [("tensor", "v"), ("tensor", "b"), ("dtype", "float64"), ("dtype", "string")]
+    stored += [("dtype", "nonsense"), ("more", "")]
+    for key, text in stored:
+        yield f"constant with {key} {text}", with_graph(set_at("constants", "w", key, to=text))
+    for size in (-4, 108):
+        yield f"constant of {size}", with_graph(set_at("constants", "w", "shape", to=[size]))
     for shape in ([4], [2**60], [0, 2**62, 2**62], [3] * 64):
         yield (
             f"strings of shape {shape[:3]}",
@@ -303,10 +287,10 @@ def bombs() -> Iterator[Case]:
         ),
     )
     yield (
-        "40,000 nodes of one name",
+        "20,000 nodes of one name",
         with_graph(
             lambda g: g.update(
-                nodes=[{**g["nodes"][1], "outputs": [f"v{i}"]} for i in range(40_000)]
+                nodes=[{**g["nodes"][1], "outputs": [f"v{i}"]} for i in range(20_000)]
             )
         ),
     )

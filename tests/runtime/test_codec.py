@@ -54,12 +54,17 @@ def round_trip(value: Any, hint: Any) -> Any:
     return decoder.decode(parse_json(text), hint, "value")
 
 
+def escaped(content: bytes) -> str:
+    """How the ONNX reader keeps a string attribute that is no valid UTF-8."""
+    return content.decode("utf-8", "surrogateescape")
+
+
 def values_of(hint: Any) -> st.SearchStrategy[Any]:
     """Any value that a field of this declared type may hold."""
     plain: dict[Any, st.SearchStrategy[Any]] = {
         int: st.integers(-(2**63), 2**63),
         float: st.floats() | st.integers(-3, 3),
-        str: st.text() | st.text(st.characters(categories=["Cs"]), max_size=2),
+        str: st.text() | st.binary(max_size=3).map(escaped),
         bool: st.booleans(),
         NoneType: st.none(),
         Graph: st.just(INNER),
@@ -78,7 +83,7 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("kind", OPERATORS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(data=st.data())
 def test_operators_survive(kind: str, data: st.DataObject) -> None:
     operator = OPERATORS[kind]
@@ -154,7 +159,11 @@ def test_missing_attributes_take_their_defaults() -> None:
         ({"kind": "Relu", "attributes": {}, "x": 1}, Op, "unknown key 'x'"),
         ({"kind": "Relu", "attributes": {"alpha": 1}}, Op, "unknown key 'alpha'; known: -"),
         ({"kind": "Rely", "attributes": {}}, Op, "no operator 'Rely'"),
-        ({"kind": "Conv", "attributes": {}}, Op, r"'dilations' is missing"),
+        (
+            {"kind": "ai.onnx.preview.training.Momentum", "attributes": {"beta": 1.0}},
+            Op,
+            r"'alpha' is missing",
+        ),
         ({"name": "n", "op": {}, "inputs": []}, Node, "'outputs' is missing"),
     ],
 )

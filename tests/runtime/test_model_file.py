@@ -38,7 +38,7 @@ def constant_graph(constants: dict[str, Any]) -> Graph:
 
 def filled(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
     count = int(np.prod(shape))
-    if dtype == object:
+    if dtype.kind == "O":
         words = np.array([*("é", "", "日本", "\udc80", 'a"b\n') * count, ""], object)[:count]
         return words.reshape(shape)
     return np.arange(count).astype(dtype).reshape(shape)

@@ -1,0 +1,376 @@
+"""Sessions: feeds in every form, errors, ownership, threads, processes, caches."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnnpy.runtime.errors import BackendError, ConfigError, ExecutionError, FeedError, MnnpyError
+from mnnpy.runtime.graph.dims import SymbolicDim
+from mnnpy.runtime.graph.evaluate import evaluate
+from mnnpy.runtime.graph.graph import Graph
+from mnnpy.runtime.graph.types import FLOAT32, INT64, STRING
+from mnnpy.runtime.ops.activation import Relu
+from mnnpy.runtime.ops.convolution import Conv
+from mnnpy.runtime.ops.elementwise import Add, Identity, Mul, Sub
+from mnnpy.runtime.ops.shaping import Transpose
+from mnnpy.runtime.preinference.plan import Step
+from mnnpy.runtime.session import Session
+from tests.runtime.graphs import GraphBuilder, assert_close, random_feeds
+
+N = SymbolicDim.named("batch")
+
+
+def one_input() -> Graph:
+    b = GraphBuilder()
+    return b.graph(b.node(Relu(), b.input((N, 3))))
+
+
+def two_inputs() -> Graph:
+    b = GraphBuilder()
+    return b.graph(b.node(Sub(), b.input((2, 3)), b.input((N, 3))))
+
+
+def session(graph: Graph, **options: Any) -> Session:
+    return Session(graph, **{"backend": "numpy", **options})
+
+
+X = np.array([[1, -2, 3], [-4, 5, -6]], np.float32)
+Y = np.full((2, 3), 2, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("graph", "feeds", "expected"),
+    [
+        (one_input, X, np.maximum(X, 0)),
+        (one_input, [X], np.maximum(X, 0)),
+        (one_input, (X,), np.maximum(X, 0)),
+        (one_input, {"x0": X}, np.maximum(X, 0)),
+        (one_input, X.tolist(), np.maximum(X, 0)),
+        (one_input, {"x0": X.tolist()}, np.maximum(X, 0)),
+        (two_inputs, [X, Y], X - Y),
+        (two_inputs, (X, Y), X - Y),
+        (two_inputs, {"x1": Y, "x0": X}, X - Y),
+    ],
+)
+def test_feeds_in_every_form(graph: Callable[[], Graph], feeds: Any, expected: Any) -> None:
+    outputs = session(graph()).run(feeds)
+    assert list(outputs) == list(graph().outputs)
+    assert_close(outputs, dict.fromkeys(outputs, expected))
+
+
+def indices(dtype: Any = INT64) -> Graph:
+    b = GraphBuilder()
+    return b.graph(b.node(Identity(), b.input((1,), dtype)))
+
+
+def small() -> Graph:
+    return indices(np.uint8)
+
+
+WRONG_FEEDS: dict[str, tuple[Callable[[], Graph], Any, list[str]]] = {
+    "missing": (two_inputs, {"x0": X}, ["missing: 'x1'", "inputs are 'x0', 'x1'"]),
+    "unknown": (one_input, {"x0": X, "z": X}, ["unknown: 'z'", "inputs are 'x0'"]),
+    "misspelt": (one_input, {"X": X}, ["missing: 'x0'", "unknown: 'X'"]),
+    "too few": (two_inputs, [X], ["1 feeds for 2 inputs ('x0', 'x1')"]),
+    "too many": (one_input, [X, X], ["2 feeds for 1 inputs ('x0')"]),
+    "nothing": (one_input, None, ["missing: 'x0'"]),
+    "one for two": (two_inputs, X, ["one array was given, the model has 2 inputs"]),
+    "dtype": (
+        one_input,
+        X.astype(np.float64),
+        ["input 'x0' takes float32(batch, 3)", "got float64(2, 3)", ".astype('float32')"],
+    ),
+    "integers": (one_input, X.astype(np.int64), ["got int64(2, 3)"]),
+    "rank": (one_input, X[0], ["of rank 2", "got shape (3,) of rank 1"]),
+    "fixed dimension": (one_input, X[:, :2], ["got shape (2, 2)", "axis 1 must be 3, not 2"]),
+    "second input": (two_inputs, [X, X[:, :1]], ["input 'x1'", "axis 1 must be 3, not 1"]),
+    "ragged list": (one_input, [[1.0, 2.0], [3.0]], ["input 'x0' takes float32(batch, 3)"]),
+    "fractions": (indices, [0.5], ["input 'x0' takes int64(1)", "would lose their fractions"]),
+    "beyond the range": (small, [300], ["input 'x0' takes uint8(1)"]),
+    "words": (one_input, [["a", "b", "c"]], ["input 'x0' takes float32(batch, 3)"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FEEDS)
+def test_wrong_feeds_are_named(case: str) -> None:
+    graph, feeds, said = WRONG_FEEDS[case]
+    with pytest.raises(FeedError) as caught:
+        session(graph()).run(feeds)
+    assert all(text in str(caught.value) for text in said), caught.value
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        X.T.copy().T,
+        np.repeat(X, 2, axis=0)[::2],
+        np.repeat(X, 2, axis=1)[:, ::2],
+        X[::-1],
+        np.broadcast_to(X[:1], (4, 3)),
+        np.zeros((0, 3), np.float32),
+        X.astype(">f4"),
+        np.frombuffer(X.tobytes(), np.float32).reshape(2, 3),
+    ],
+    ids=["fortran", "rows", "columns", "reversed", "broadcast", "empty", "big-endian", "read-only"],
+)
+def test_arrays_of_every_kind(array: Any) -> None:
+    graph = one_input()
+    before = array.copy()
+    outputs = session(graph).run(array)
+    assert_close(outputs, {graph.outputs[0]: np.maximum(before, 0).astype(np.float32)})
+    assert np.array_equal(array, before)
+
+
+def test_scalars() -> None:
+    b = GraphBuilder()
+    graph = b.graph(b.node(Add(), b.input(()), b.input(())))
+    for feeds in ([np.float32(1), np.float32(2)], [1.0, 2], {"x0": 1, "x1": np.array(2, "f4")}):
+        assert session(graph).run(feeds)[graph.outputs[0]] == 3
+
+
+def passthrough() -> Graph:
+    """An input and a constant that are outputs themselves, and a view of an input."""
+    b = GraphBuilder()
+    x = b.input((2, 3))
+    return b.graph(x, b.constant(np.ones(3, np.float32)), b.node(Identity(), x))
+
+
+@pytest.mark.parametrize("build", [one_input, two_inputs, passthrough])
+def test_outputs_belong_to_the_caller(build: Callable[[], Graph]) -> None:
+    graph = build()
+    opened = session(graph)
+    feeds = {name: X.copy() for name in graph.inputs}
+    first = opened.run(feeds)
+    kept = {name: array.copy() for name, array in first.items()}
+    opened.run(dict.fromkeys(graph.inputs, Y))
+    assert_close(first, kept)
+    for array in first.values():
+        array[...] = 99
+    assert all(np.array_equal(feed, X) for feed in feeds.values())
+    assert_close(opened.run(feeds), kept)
+
+
+def test_strings_pass_through() -> None:
+    b = GraphBuilder()
+    graph = b.graph(b.node(Identity(), b.input((2,), STRING)))
+    (output,) = session(graph).run(np.array(["ä", ""], object)).values()
+    assert output.tolist() == ["ä", ""]
+
+
+def test_what_a_session_says_of_itself() -> None:
+    opened = session(two_inputs())
+    assert [(i.name, i.dtype, i.shape) for i in opened.inputs] == [
+        ("x0", "float32", (2, 3)),
+        ("x1", "float32", ("batch", 3)),
+    ]
+    assert [output.name for output in opened.outputs] == ["v0"]
+    assert opened.backend == "numpy"
+
+
+def deep() -> Graph:
+    """Convolutions with residuals: everything in the arena is written again and again."""
+    b = GraphBuilder()
+    x = b.input((N, 4, 12, 12))
+    weights = np.random.default_rng(0).standard_normal((4, 4, 3, 3)).astype(np.float32) / 6
+    w = b.constant(weights)
+    for _ in range(4):
+        y = b.node(Relu(), b.node(Conv(pads=(1, 1, 1, 1)), x, w))
+        x = b.node(Add(), b.node(Conv(pads=(1, 1, 1, 1)), y, w), x)
+    return b.graph(x)
+
+
+def test_threads_may_share_a_session() -> None:
+    graph = deep()
+    opened = session(graph)
+    rng = np.random.default_rng(1)
+    feeds = [rng.standard_normal((1 + i % 3, 4, 12, 12)).astype(np.float32) for i in range(8)]
+    expected = [evaluate(graph, np, {"x0": feed}) for feed in feeds]
+    failures: list[BaseException] = []
+
+    def work(index: int) -> None:
+        try:
+            for _ in range(10):
+                assert_close(opened.run(feeds[index]), expected[index])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_is_refused_even_while_a_run_is_under_way() -> None:
+    opened = session(one_input())
+    opened.run(X)
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with opened._exclusive():
+            held.set()
+            let_go.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            opened.run(X)
+            said = "it ran"
+        except BackendError as error:
+            said = str(error)
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    let_go.set()
+    thread.join()
+    with os.fdopen(reader) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    assert "made before os.fork()" in said
+    assert "make the session in the child" in said
+
+
+def test_pickling_takes_the_model_and_the_options() -> None:
+    opened = session(deep(), threads=1)
+    feeds = np.ones((1, 4, 12, 12), np.float32)
+    expected = opened.run(feeds)
+    again = pickle.loads(pickle.dumps(opened))
+    assert again.threads == 1
+    assert_close(again.run(feeds), expected)
+
+
+def test_a_context_manager_frees_and_can_be_used_again() -> None:
+    with session(deep()) as opened:
+        expected = opened.run(np.ones((1, 4, 12, 12), np.float32))
+        assert opened._executables
+    assert not opened._executables
+    assert_close(opened.run(np.ones((1, 4, 12, 12), np.float32)), expected)
+
+
+def test_callbacks_see_what_is_read_and_written() -> None:
+    graph = deep()
+    feeds = np.ones((1, 4, 12, 12), np.float32)
+    everything = evaluate(graph, np, {"x0": feeds}, keep=True)
+    events: list[tuple[str, str]] = []
+
+    def watch(when: str) -> Callable[[Step, Mapping[str, Any]], None]:
+        def callback(step: Step, arrays: Mapping[str, Any]) -> None:
+            events.append((when, step.node.name))
+            assert arrays
+            assert_close(arrays, {name: everything[name] for name in arrays})
+
+        return callback
+
+    opened = session(graph)
+    outputs = opened.run_with_callbacks(feeds, before=watch("before"), after=watch("after"))
+    assert_close(outputs, {name: everything[name] for name in graph.outputs})
+    names = [step.node.name for step in opened.plan({"x0": feeds.shape}).steps]
+    assert events == [(when, name) for name in names for when in ("before", "after")]
+    assert_close(opened.run_with_callbacks(feeds), outputs)
+    assert_close(opened.run_with_callbacks(feeds, after=watch("after")), outputs)
+
+
+def test_a_failing_kernel_names_its_step() -> None:
+    opened = session(one_input())
+
+    def fail() -> None:
+        raise ValueError("no such number")
+
+    opened.executable(X).step_runs[0] = fail
+    with pytest.raises(ExecutionError, match="Relu node 'Relu_0' failed on numpy") as caught:
+        opened.run_with_callbacks(X)
+    assert "no such number" in str(caught.value)
+
+
+def test_intermediate_values_on_request() -> None:
+    graph = deep()
+    feeds = {"x0": np.ones((2, 4, 12, 12), np.float32)}
+    everything = evaluate(graph, np, feeds, keep=True)
+    opened = session(graph)
+    for names in (["v0"], ["v0", "v3", "x0", "c0"], list(graph.outputs), ["v0"]):
+        assert_close(opened.run(feeds, outputs=names), {name: everything[name] for name in names})
+    with pytest.raises(FeedError, match="no value 'nonsense'"):
+        opened.run(feeds, outputs=["nonsense"])
+
+
+def test_the_plan_cache_is_bounded() -> None:
+    opened = session(one_input())
+    for batch in range(1, 40):
+        opened.run(np.zeros((batch, 3), np.float32))
+    assert len(opened._executables) == 16
+    first = opened.executable(np.zeros((39, 3), np.float32))
+    opened.run(np.zeros((40, 3), np.float32))
+    assert opened.executable(np.zeros((39, 3), np.float32)) is first
+
+
+def test_plans_share_what_does_not_depend_on_shapes() -> None:
+    opened = session(deep())
+    opened.run(np.zeros((1, 4, 12, 12), np.float32))
+    held = opened._packed.nbytes
+    for batch in (2, 3, 1):
+        opened.run(np.zeros((batch, 4, 12, 12), np.float32))
+    assert opened._packed.nbytes <= 2 * held
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        (None, "give a number for every axis"),
+        ({"x0": ("batch", 3)}, "give a number for every axis"),
+        ({"z": (2, 3)}, "unknown inputs"),
+        ({"x0": (2, 4)}, "takes float32(batch, 3), not shape (2, 4)"),
+        ({"x0": (2,)}, "takes float32(batch, 3), not shape (2,)"),
+    ],
+)
+def test_shapes_that_cannot_be_planned(shapes: Any, said: str) -> None:
+    with pytest.raises(FeedError) as caught:
+        session(one_input()).plan(shapes)
+    assert said in str(caught.value)
+
+
+def test_plans_by_shape() -> None:
+    opened = session(one_input())
+    assert opened.plan((2, 3)) == opened.plan({"x0": (2, 3)})
+    opened.prepare((5, 3))
+    assert opened.run(np.zeros((5, 3), np.float32))["v0"].shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"backend": "nonsense"}, BackendError, "there is no backend 'nonsense'; installed are"),
+        ({"precision": "exact"}, ConfigError, "precision 'exact' is not one of high"),
+        ({"threads": 0}, ConfigError, "threads must be at least 1, not 0"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], error: type[MnnpyError], said: str) -> None:
+    with pytest.raises(error) as caught:
+        session(one_input(), **options)
+    assert said in str(caught.value)
+
+
+def test_strict_accepts_what_the_backend_runs() -> None:
+    assert_close(session(one_input(), strict=True).run(X), {"v0": np.maximum(X, 0)})
+
+
+def test_integers_and_mixed_types() -> None:
+    b = GraphBuilder()
+    x = b.input((2, 3), INT64)
+    graph = b.graph(b.node(Mul(), x, b.node(Transpose((0, 1)), x)))
+    feeds = random_feeds(graph)
+    assert_close(session(graph).run(feeds), evaluate(graph, np, feeds))
+    assert FLOAT32 not in {array.dtype for array in session(graph).run(feeds).values()}
