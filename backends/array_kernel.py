@@ -51,6 +51,10 @@ class ArrayKernel:
     def scheme(self) -> str:
         return self.algorithm.name
 
+    @property
+    def last_resort(self) -> bool:
+        return self.algorithm.last_resort
+
     def reject(self, task: Task, device: Device) -> str | None:
         if isinstance(task.op, Fused) and not self.algorithm.finishes:
             return "cannot carry an epilogue"
@@ -68,10 +72,11 @@ class ArrayKernel:
     def work(self, task: Task, config: Config) -> Work:
         anchored = self._anchored(task)
         work = self.algorithm.work(anchored.task, config)
+        # A pass over a part that is still in cache costs about half of one through memory.
         passes = len(anchored.epilogue)
         return replace(
             work,
-            nbytes=work.nbytes + passes * task.output().nbytes,
+            nbytes=work.nbytes + passes * task.output().nbytes // 2,
             launches=work.launches + passes,
         )
 

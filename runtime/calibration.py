@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mnnpy.runtime.contracts import Backend, Coefficients, Task, Work
+from mnnpy.runtime.contracts import Backend, Coefficients, Device, Kernel, Task, Work
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import FLOAT32, TensorType, Value
 from mnnpy.runtime.measuring import Stopwatch, random_array
@@ -16,7 +16,9 @@ from mnnpy.runtime.ops.activation import Relu, Sigmoid
 from mnnpy.runtime.ops.convolution import Conv, ConvTranspose
 from mnnpy.runtime.ops.elementwise import Add
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
-from mnnpy.runtime.ops.pooling import AveragePool, MaxPool
+from mnnpy.runtime.ops.pooling import AveragePool, GlobalAveragePool, MaxPool
+from mnnpy.runtime.ops.reduction import Softmax
+from mnnpy.runtime.ops.shaping import Transpose
 from mnnpy.runtime.ops.slicing import Concat
 
 _CONVOLUTIONS = (
@@ -75,8 +77,7 @@ def calibrate(
     todo = [
         (kernel, task, config)
         for task in suite()
-        for kernel in backend.kernels(task.op)
-        if kernel.reject(task, device) is None
+        for kernel in _worth_measuring(backend, device, task)
         for config in kernel.configs(task, device)
     ]
     for done, (kernel, task, config) in enumerate(todo):
@@ -89,6 +90,12 @@ def calibrate(
     fitted["copy"] = fitted["concat"] if "concat" in fitted else fitted["elementwise"]
     fitted["*"] = fitted["reference"]
     return fitted
+
+
+def _worth_measuring(backend: Backend, device: Device, task: Task) -> list[Kernel]:
+    """Kernels that can run the task; those of last resort only where nothing else can."""
+    kernels = [k for k in backend.kernels(task.op) if k.reject(task, device) is None]
+    return [kernel for kernel in kernels if not kernel.last_resort] or kernels
 
 
 def fit(samples: Sequence[tuple[Work, float]]) -> Coefficients:
@@ -139,6 +146,9 @@ def suite() -> Iterator[Task]:
         yield _task(Add(), shape, shape)
         yield _task(Sigmoid(), shape)
         yield _task(Concat(axis=1), shape, shape)
+        yield _task(GlobalAveragePool(), shape)
+        yield _task(Transpose((0, 2, 3, 1)), shape)
+        yield _task(Softmax(axis=1), shape)
 
 
 def _task(op: Op, *shapes: tuple[int, ...], constant: tuple[int, ...] | None = None) -> Task:

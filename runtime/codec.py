@@ -235,7 +235,7 @@ class Decoder:
         pairs = enumerate(zip(entries, hints, strict=True))
         return tuple(self._decode(entry, hint, (where, i)) for i, (entry, hint) in pairs)
 
-    def _record(self, data: Json, record: type[Any], where: Where) -> Any:
+    def _record(self, data: Json, record: Any, where: Where) -> Any:
         """A dataclass from an object with a key per field; fields with defaults may be missing."""
         entries = _checked(data, dict, "an object", where)
         hints, required = _field_hints(record)
@@ -353,7 +353,7 @@ def _plain_types(hint: Any) -> frozenset[type[Any]]:
 
 
 @cache
-def _field_hints(record: type[Any]) -> tuple[dict[str, Any], frozenset[str]]:
+def _field_hints(record: Any) -> tuple[dict[str, Any], frozenset[str]]:
     """Field name -> declared type; and the fields without a default."""
     hints = get_type_hints(record)
     required = frozenset(

@@ -176,6 +176,9 @@ class Scheme:
 
     name: ClassVar[str]
     operators: ClassVar[tuple[type[Op], ...]]
+    last_resort: ClassVar[bool] = False
+    """True where any other scheme is to be preferred, whatever the predictions say."""
+
     finishes: ClassVar[bool] = False
     """Whether ``bind`` calls ``buffers.finish``, so that the scheme can carry an epilogue."""
 
@@ -219,6 +222,9 @@ class Kernel(Protocol):
 
     @property
     def scheme(self) -> str: ...
+
+    @property
+    def last_resort(self) -> bool: ...
 
     def reject(self, task: Task, device: Device) -> str | None: ...
 

@@ -17,6 +17,11 @@ class ConvSlidingWindow(Scheme):
     operators = (Conv,)
     finishes = True
 
+    def reject(self, task: Task) -> str | None:
+        g = ConvGeometry.of(task)
+        single = g.taps == 1 and max(g.strides) == 1 and not g.needs_padding
+        return "one tap: there is nothing to slide" if single else None
+
     def work(self, task: Task, config: Config) -> Work:
         g = ConvGeometry.of(task)
         shifted = (2 * g.c + 3 * g.k) * g.pixels * g.dtype.itemsize

@@ -37,9 +37,7 @@ class ConvTransposed(Scheme):
         n, c, *spatial = x.shape
         k, group, pixels = y.shape[1], op.group, math.prod(spatial)
         rows = xp.ascontiguousarray(w.reshape(group, c // group, -1).swapaxes(1, 2))
-        columns, offset = take(
-            buffers.workspace, 0, (group, rows.shape[1], pixels), x.dtype
-        )
+        columns, offset = take(buffers.workspace, 0, (group, rows.shape[1], pixels), x.dtype)
         spread, _ = take(buffers.workspace, offset, (k, *full), x.dtype)
         by_tap = columns.reshape(k, *window.kernel, *spatial)
         added = [
@@ -61,7 +59,7 @@ class ConvTransposed(Scheme):
                 xp.matmul(rows, source, out=columns)
                 spread.fill(0)
                 for place, part in added:
-                    place += part  # noqa: PLW2901
+                    place += part
                 target[...] = spread[(slice(None), *crop)]
 
             runs.extend((transpose, buffers.finish((image,))))

@@ -68,11 +68,14 @@ def _relu(xp: ArrayModule, op: Op, inputs: Sequence[Array], out: Array) -> Run:
 def _clip(xp: ArrayModule, op: Op, inputs: Sequence[Array], out: Array) -> Run:
     x, *bounds = inputs
     bounds = [bound.reshape(()) for bound in bounds]
-    runs = [
-        partial(function, source, bound, out=out)
-        for function, source, bound in zip((xp.maximum, xp.minimum), (x, out), bounds, strict=False)
-    ]
-    return in_order(runs)
+    if len(bounds) == 2:
+        return partial(xp.clip, x, *bounds, out=out)
+    return partial(xp.maximum, x, bounds[0], out=out) if bounds else partial(copy, x, out)
+
+
+def copy(x: Array, out: Array) -> None:
+    """out = x."""
+    out[...] = x
 
 
 def _div(xp: ArrayModule, op: Op, inputs: Sequence[Array], out: Array) -> Run:

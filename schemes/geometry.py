@@ -121,9 +121,8 @@ def padded_images(
     if not g.needs_padding:
         return x, lambda image: None
     padded, _ = take(workspace, 0, (1, g.c, *g.padded), g.dtype)
-    inner = padded[
-        (0, slice(None), *(slice(lo, lo + size) for lo, size in zip(g.begin, g.spatial, strict=True)))
-    ]
+    places = (slice(lo, lo + size) for lo, size in zip(g.begin, g.spatial, strict=True))
+    inner = padded[(0, slice(None), *places)]
 
     def filling(image: int) -> Run:
         source = x[image]
@@ -178,3 +177,8 @@ def in_order(runs: Sequence[Run | None]) -> Run:
 def is_float(dtype: DType) -> bool:
     """Whether matrix products of this dtype go through BLAS-like code."""
     return dtype.kind == "f" and dtype in (np.float16, np.float32, np.float64)
+
+
+def rounding(dtype: DType) -> float:
+    """How much coarser than float32 a plain float rounds."""
+    return float(np.finfo(dtype).eps / np.finfo(np.float32).eps)

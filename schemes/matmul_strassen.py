@@ -9,7 +9,7 @@ from __future__ import annotations
 from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
 from mnnpy.runtime.graph.types import Array, ArrayModule
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
-from mnnpy.schemes.geometry import in_order, is_float, take
+from mnnpy.schemes.geometry import in_order, is_float, rounding, take
 from mnnpy.schemes.matmul_direct import operands, scaling
 
 _MAX_LEVELS = 3
@@ -55,7 +55,7 @@ class MatMulStrassen(Scheme):
         return scratch_elements(m, k, n, int(dict(config)["levels"])) * task.output().dtype.itemsize
 
     def max_error(self, task: Task, config: Config) -> float:
-        return 1e-6 * 4 ** int(dict(config)["levels"])
+        return 1e-6 * 4 ** int(dict(config)["levels"]) * rounding(task.output().dtype)
 
     def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
         a, b = operands(task, buffers)
@@ -81,9 +81,10 @@ def sizes(task: Task) -> tuple[int, int, int]:
 def saves(m: int, k: int, n: int) -> bool:
     """Whether one more level saves more multiplications than it adds additions."""
     mh, kh, nh = m // 2, k // 2, n // 2
-    return m * n * k - 7 * mh * nh * kh > 4 * mh * kh + 4 * nh * kh + 7 * mh * nh and min(
-        mh, kh, nh
-    ) > 0
+    return (
+        m * n * k - 7 * mh * nh * kh > 4 * mh * kh + 4 * nh * kh + 7 * mh * nh
+        and min(mh, kh, nh) > 0
+    )
 
 
 def strassen_work(m: int, k: int, n: int, levels: int) -> tuple[int, int]:
@@ -106,9 +107,7 @@ def scratch_elements(m: int, k: int, n: int, levels: int) -> int:
     return total
 
 
-def strassen(
-    xp: ArrayModule, a: Array, b: Array, y: Array, scratch: Array, levels: int
-) -> None:
+def strassen(xp: ArrayModule, a: Array, b: Array, y: Array, scratch: Array, levels: int) -> None:
     """y = a b; ``scratch`` holds ``scratch_elements(m, k, n, levels)`` elements."""
     if levels == 0:
         xp.matmul(a, b, out=y)
@@ -155,9 +154,7 @@ def _quarters(x: Array, rows: int, columns: int) -> tuple[Array, Array, Array, A
     )
 
 
-def _odd_edges(
-    xp: ArrayModule, a: Array, b: Array, y: Array, even: tuple[int, int, int]
-) -> None:
+def _odd_edges(xp: ArrayModule, a: Array, b: Array, y: Array, even: tuple[int, int, int]) -> None:
     """What the halves leave out: a last column of a, a last row of a, a last column of b."""
     m, k, n = even
     if a.shape[1] > k:

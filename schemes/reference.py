@@ -12,10 +12,11 @@ class Reference(Scheme):
 
     name = "reference"
     operators = (Op,)
+    last_resort = True
 
     def work(self, task: Task, config: Config) -> Work:
-        """Temporaries of textbook code: about four passes and ten calls."""
-        return Work(task.macs, 4 * task.nbytes, 10)
+        """Temporaries of textbook code: about four passes over the data, and two per product."""
+        return Work(0, 4 * task.nbytes + 2 * task.macs * task.output().dtype.itemsize, 10)
 
     def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
         op, inputs, outputs = task.op, buffers.inputs, buffers.outputs

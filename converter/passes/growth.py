@@ -12,7 +12,7 @@ GROWTH_LIMIT_NBYTES = 1 << 20
 def grows_too_much(subject: Subject, node: Node, made_nbytes: int) -> bool:
     """Whether ``made_nbytes`` of new constants are too many in exchange for the node's own."""
     freed = sum(
-        subject.constants[name].nbytes
+        int(subject.constants[name].nbytes)
         for name in dict.fromkeys(node.reads)
         if name in subject.constants and subject.private(name)
     )

@@ -17,16 +17,17 @@ from itertools import permutations
 from math import isclose
 from typing import Any, TypeAlias
 
-import ml_dtypes
-
 from mnnpy.runtime.graph.graph import Node
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.rewrite import Patch, Rule, Subject
-from mnnpy.runtime.graph.types import Array
+from mnnpy.runtime.graph.types import BFLOAT16, FLOAT16, Array
 from mnnpy.runtime.ops.elementwise import Add, Div, Max, Min, Mul, Neg, Pow, Sub
 
 _COMMUTATIVE = (Add, Mul, Max, Min)
 _TOLERANCE = 1e-6
+_ROUNDING = {FLOAT16: 2.0**-10, BFLOAT16: 2.0**-7}
+"""How far constants of narrow types may be from the number that they stand for."""
+
 _HIGHEST_POWER = 4
 
 
@@ -348,9 +349,7 @@ def _commutative(subject: Subject, node: Node, neutral: float) -> tuple[_Cut, tu
 
 
 def _number_cut(array: Array, number: float, *nodes: Node) -> _Cut:
-    tolerance = _TOLERANCE
-    if array.dtype.kind in "fV":
-        tolerance = max(tolerance, float(ml_dtypes.finfo(array.dtype).eps))
+    tolerance = max(_TOLERANCE, _ROUNDING.get(array.dtype, 0.0))
     return _Cut(number, (), nodes, array.ndim, tolerance)
 
 

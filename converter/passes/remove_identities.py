@@ -5,6 +5,7 @@ from __future__ import annotations
 from mnnpy.converter.passes.patterns import scalar_of
 from mnnpy.converter.passes.views import VIEWS
 from mnnpy.runtime.graph.graph import Graph, Node
+from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.rewrite import Patch, Subject, apply_rules
 from mnnpy.runtime.ops.casting import Cast, CastLike
 from mnnpy.runtime.ops.dropout import Dropout
@@ -17,7 +18,7 @@ _SAME_TYPE = (*VIEWS, Cast, CastLike, Expand, Tile)
 
 _OF_ONE_INPUT = (Concat, Sum, Mean, Max, Min)
 
-_NEUTRAL = {Add: 0.0, Sub: 0.0, Mul: 1.0, Div: 1.0}
+_NEUTRAL: dict[type[Op], float] = {Add: 0.0, Sub: 0.0, Mul: 1.0, Div: 1.0}
 
 
 def remove_identities(graph: Graph) -> Graph:
@@ -82,9 +83,9 @@ def _beside_neutral(subject: Subject, node: Node) -> str | None:
         orders.append((second, first))
     for kept, other in orders:
         array = subject.constant(other)
-        if scalar_of(array) == _NEUTRAL[type(node.op)] and (
-            array.ndim == 0 or _same_type(subject, kept, node.outputs[0])
-        ):
+        if array is None or scalar_of(array) != _NEUTRAL[type(node.op)]:
+            continue
+        if array.ndim == 0 or _same_type(subject, kept, node.outputs[0]):
             return kept
     return None
 

@@ -190,6 +190,9 @@ class Selector:
                     candidates.append(
                         Candidate(backend.name, kernel, config, *layouts, cost, device.memory)
                     )
+        if any(not candidate.kernel.last_resort for candidate in candidates):
+            rejected += [_as_rejected(c) for c in candidates if c.kernel.last_resort]
+            candidates = [c for c in candidates if not c.kernel.last_resort]
         candidates.sort(key=lambda c: c.cost.seconds)
         return candidates, rejected
 
@@ -354,6 +357,11 @@ def _cheapest_per_signature(candidates: Iterable[Candidate]) -> list[Candidate]:
         signature = (candidate.memory, candidate.input_layouts, candidate.output_layouts)
         best.setdefault(signature, candidate)
     return list(best.values())
+
+
+def _as_rejected(candidate: Candidate) -> Rejected:
+    scheme, config = candidate.kernel.scheme, candidate.config
+    return Rejected(candidate.backend, scheme, config, "a last resort", candidate.cost)
 
 
 def task_key(task: Task) -> object:

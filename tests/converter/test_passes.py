@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +47,8 @@ IMAGE = "float[1,4,6,6] x"
 CASES: dict[str, Case] = {
     "fold a chain of constants": Case(
         fold_constants,
-        "(float[3] x, float[3] A, float[3] B) => (float[3] y) {a = Mul(A, B) b = Exp(a) y = Add(x, b)}",
+        """(float[3] x, float[3] A, float[3] B) => (float[3] y)
+        {a = Mul(A, B) b = Exp(a) y = Add(x, b)}""",
         "Add",
     ),
     "fold a constant output": Case(
@@ -56,7 +58,8 @@ CASES: dict[str, Case] = {
     ),
     "keep random operators": Case(
         fold_constants,
-        "(float[3] x, float[3] A) => (float[3] y) {b = RandomUniformLike(A) c = Mul(b, x) y = Sub(c, c)}",
+        """(float[3] x, float[3] A) => (float[3] y)
+        {b = RandomUniformLike(A) c = Mul(b, x) y = Sub(c, c)}""",
         "RandomUniformLike Mul Sub",
     ),
     "keep quantised weights": Case(
@@ -94,7 +97,8 @@ CASES: dict[str, Case] = {
     "a target with what is left": Case(
         evaluate_shapes,
         """(float[n,4,3] x) => (float[m,3] y) <int64[1] four = {4}, int64[1] three = {3}>
-        {n = Shape<end = 1>(x) m = Mul(n, four) t = Concat<axis = 0>(m, three) y = Reshape(x, t)}""",
+        {n = Shape<end = 1>(x) m = Mul(n, four)
+         t = Concat<axis = 0>(m, three) y = Reshape(x, t)}""",
         "Reshape",
         {"n": 2},
     ),
@@ -209,24 +213,28 @@ CASES: dict[str, Case] = {
     ),
     "a transpose of joined axes": Case(
         merge_transposes,
-        """(float[2,3,4,5] x) => (float[2,3,5,4] y) <int64[3] s = {-1, 4, 5}, int64[4] t = {2, 3, 5, 4}>
+        """(float[2,3,4,5] x) => (float[2,3,5,4] y)
+        <int64[3] s = {-1, 4, 5}, int64[4] t = {2, 3, 5, 4}>
         {a = Reshape(x, s) b = Transpose<perm = [0, 2, 1]>(a) y = Reshape(b, t)}""",
         "Transpose",
     ),
     "a matrix product with bias": Case(
         form_gemm,
-        "(float[n,3] x, float[3,4] W, float[4] B) => (float[n,4] y) {a = MatMul(x, W) y = Add(B, a)}",
+        """(float[n,3] x, float[3,4] W, float[4] B) => (float[n,4] y)
+        {a = MatMul(x, W) y = Add(B, a)}""",
         "Gemm",
         {"n": 2},
     ),
     "a matrix product of sequences": Case(
         form_gemm,
-        "(float[2,2,3] x, float[3,4] W, float[4] B) => (float[2,2,4] y) {a = MatMul(x, W) y = Add(B, a)}",
+        """(float[2,2,3] x, float[3,4] W, float[4] B) => (float[2,2,4] y)
+        {a = MatMul(x, W) y = Add(B, a)}""",
         "MatMul Add",
     ),
     "a bias that broadcasts": Case(
         form_gemm,
-        "(float[1,3] x, float[3,4] W, float[5,4] B) => (float[5,4] y) {a = MatMul(x, W) y = Add(B, a)}",
+        """(float[1,3] x, float[3,4] W, float[5,4] B) => (float[5,4] y)
+        {a = MatMul(x, W) y = Add(B, a)}""",
         "MatMul Add",
     ),
     "batchnorm behind a grouped convolution": Case(
@@ -268,7 +276,8 @@ CASES: dict[str, Case] = {
     ),
     "a constant per pixel": Case(
         absorb_following_affine,
-        f"({IMAGE}, float[4,4,1,1] W, float[6] A) => (float[1,4,6,6] y) {{c = Conv(x, W) y = Mul(c, A)}}",
+        f"""({IMAGE}, float[4,4,1,1] W, float[6] A) => (float[1,4,6,6] y)
+        {{c = Conv(x, W) y = Mul(c, A)}}""",
         "Conv Mul",
     ),
     "a constant that adds channels": Case(
@@ -409,16 +418,10 @@ def test_every_pass_file_is_in_the_pipeline() -> None:
     files = {
         path.stem
         for folder in pass_files.__path__
-        for path in _python_files(folder)
+        for path in Path(folder).glob("*.py")
         if path.stem.startswith((*verbs, "remove"))
     }
     assert listed == files
-
-
-def _python_files(folder: str) -> list[Any]:
-    from pathlib import Path
-
-    return list(Path(folder).glob("*.py"))
 
 
 def _feeds(graph: Graph, sizes: dict[str, int]) -> dict[str, Any]:
