@@ -37,7 +37,7 @@ bench: .venv  ## Side by side with other engines; arguments go in ARGS.
 	$(BIN)/python -m benchmarks $(ARGS)
 
 conformance: .venv  ## ONNX's own test suite, with the counts per backend.
-	$(BIN)/pytest tests/conformance $(ARGS)
+	$(BIN)/python -W ignore -m tests.conformance $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

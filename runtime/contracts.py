@@ -352,5 +352,5 @@ class Program(Protocol):
 
     @property
     def steps(self) -> Sequence[Run]:
-        """The same work step by step, for profiling, callbacks and bisecting."""
+        """The same work step by step, each finished when it returns: for profiling and callbacks."""
         ...

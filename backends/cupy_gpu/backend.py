@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from mnnpy.runtime.contracts import BoundStep, Device, Kernel, Program, Run
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import FLOAT16, FLOAT32, FLOAT64, Array, ArrayModule, Value
-from mnnpy.runtime.programs import SequentialProgram
 
 _INSTALL = "pip install 'mnnpy[cuda12]' or 'mnnpy[cuda13]', whichever fits the driver"
 _PRODUCT_DTYPES = (FLOAT16, FLOAT32, FLOAT64)
@@ -87,13 +87,33 @@ class CupyBackend:
         return _cupy().asnumpy(array)
 
     def bind(self, steps: Sequence[BoundStep], threads: int | None) -> Program:
-        return SequentialProgram([self._bind(step) for step in steps])
+        return CudaProgram([self._bind(step) for step in steps])
 
     def _bind(self, step: BoundStep) -> Run:
         return step.kernel.bind(step.task, step.choice.config, step.buffers)
 
     def running(self, threads: int | None) -> AbstractContextManager[object]:
         return nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class CudaProgram:
+    """Launches in stream order; reading the outputs waits for them."""
+
+    launches: Sequence[Run]
+
+    def __call__(self) -> None:
+        for launch in self.launches:
+            launch()
+
+    @property
+    def steps(self) -> Sequence[Run]:
+        return [partial(_launch_and_wait, launch) for launch in self.launches]
+
+
+def _launch_and_wait(launch: Run) -> None:
+    launch()
+    _cupy().cuda.get_current_stream().synchronize()
 
 
 def _cupy() -> ArrayModule:

@@ -32,13 +32,19 @@ class Elementwise(Op):
     """Name of the array module's function that computes the operator alone, where there is one."""
 
 
-class Unary(Elementwise):
+class SameType(Op):
     """One input, same type out."""
 
     __slots__ = ()
 
     def infer(self, x: Value) -> tuple[Type, ...]:
         return (x.tensor,)
+
+
+class Unary(SameType, Elementwise):
+    """One input, same type out, element by element."""
+
+    __slots__ = ()
 
     def reference(self, xp: ArrayModule, x: Array) -> tuple[Array, ...]:
         if self.ufunc is None:

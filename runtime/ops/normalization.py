@@ -11,7 +11,7 @@ from mnnpy.runtime.errors import ShapeError
 from mnnpy.runtime.graph.dims import Dim, Shape, differ
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import DTYPES, Array, ArrayModule, TensorType, Type, Value
-from mnnpy.runtime.ops.elementwise import Unary, require_same_dtype
+from mnnpy.runtime.ops.elementwise import SameType, require_same_dtype
 from mnnpy.runtime.ops.numeric import widen
 from mnnpy.runtime.ops.shape_math import broadcast_shapes, normalize_axes, normalize_axis
 
@@ -169,7 +169,7 @@ class RMSNormalization(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class LRN(Unary):
+class LRN(SameType):
     """x / (bias + alpha / size * sum of squares over ``size`` channels) ** beta, ONNX LRN-13."""
 
     size: int
@@ -187,7 +187,7 @@ class LRN(Unary):
 
 
 @dataclass(frozen=True, slots=True)
-class MeanVarianceNormalization(Unary):
+class MeanVarianceNormalization(SameType):
     """Zero mean and unit variance over ``axes``, ONNX MeanVarianceNormalization-13."""
 
     axes: tuple[int, ...] = (0, 2, 3)
@@ -201,7 +201,7 @@ class MeanVarianceNormalization(Unary):
 
 
 @dataclass(frozen=True, slots=True)
-class LpNormalization(Unary):
+class LpNormalization(SameType):
     """x over its 1- or 2-norm along ``axis``; zero where the norm is, ONNX LpNormalization-22."""
 
     axis: int = -1

@@ -15,7 +15,7 @@ from mnnpy.runtime.errors import ShapeError
 from mnnpy.runtime.graph.dims import UNKNOWN, Dim
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import INT64, Array, ArrayModule, TensorType, Type, Value
-from mnnpy.runtime.ops.elementwise import Unary
+from mnnpy.runtime.ops.elementwise import SameType
 from mnnpy.runtime.ops.numeric import largest, log_softmax, smallest, softmax, widen
 from mnnpy.runtime.ops.shape_math import as_ints, normalize_axes, normalize_axis, reduced_shape
 
@@ -199,7 +199,7 @@ class ArgMin(ArgReduce):
 
 
 @dataclass(frozen=True, slots=True)
-class SoftmaxLike(Unary):
+class SoftmaxLike(SameType):
     """Base of softmax and its relatives along ``axis``.
 
     With ``trailing``, over all axes from ``axis`` on together (before opset 13).
