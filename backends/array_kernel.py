@@ -92,7 +92,7 @@ class ArrayKernel:
     def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
         anchored = self._anchored(task)
         packed = self.algorithm.packed_inputs(anchored.task, config)
-        return tuple(anchored.positions[index] for index in packed)
+        return tuple(place for index in packed if (place := anchored.positions[index]) is not None)
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         return self.algorithm.pack(self.load(), self._anchored(task).task, config)

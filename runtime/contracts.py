@@ -205,7 +205,11 @@ class Scheme:
         return ()
 
     def pack(self, xp: ArrayModule, task: Task, config: Config) -> tuple[Array, ...]:
-        """Constant inputs in the form that ``bind`` reads; computed once per session."""
+        """Constant inputs in the form that ``bind`` reads.
+
+        Computed once per session, for all plans: it may depend on the operator, the config and
+        these constants, and not on the shapes of other inputs.
+        """
         return ()
 
     def inplace(self, task: Task) -> tuple[int, ...]:

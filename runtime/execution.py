@@ -156,11 +156,11 @@ class Executable:
 
     def _fetcher(self, name: str) -> Callable[[], Any]:
         if name in self._arrays:
-            return self._arrays[name].copy
-        value = self._value(name)
+            array = self._arrays[name]
+            return lambda: array.copy()
         if name in self.plan.objects:
             return lambda: _owned(self.objects[name])
-        return np.array(value.known).copy
+        return partial(np.array, self._value(name).known)
 
     def _bind(self) -> tuple[list[Program], list[Run]]:
         """Programs of consecutive steps on one backend, and the same work step by step."""
@@ -280,14 +280,14 @@ def _runner(step: Step) -> str | None:
 
 
 def _packing_key(task: Task, node: Node) -> tuple[object, ...]:
-    """What packed weights depend on: the operators, the constants and the output types."""
+    """What packed weights depend on: operators and constants, not the shapes of one plan."""
     parts = task.op.graph.nodes if isinstance(task.op, Fused) else (node,)
     constants = tuple(
         _constant_key(name, value.known)
         for name, value in zip(node.inputs, task.inputs, strict=True)
         if name is not None and value is not None and value.constant
     )
-    return (tuple(part.op for part in parts), constants or node.name, task.outputs)
+    return (tuple(part.op for part in parts), constants or node.name)
 
 
 def _constant_key(name: str, content: Array) -> tuple[str, object]:

@@ -36,7 +36,7 @@ class ConvTransposed(Scheme):
         window, full = self._window(task)
         n, c, *spatial = x.shape
         k, group, pixels = y.shape[1], op.group, math.prod(spatial)
-        rows = xp.ascontiguousarray(w.reshape(group, c // group, -1).swapaxes(1, 2))
+        rows = w.reshape(group, c // group, -1).swapaxes(1, 2)
         columns, offset = take(buffers.workspace, 0, (group, rows.shape[1], pixels), x.dtype)
         spread, _ = take(buffers.workspace, offset, (k, *full), x.dtype)
         by_tap = columns.reshape(k, *window.kernel, *spatial)

@@ -83,6 +83,7 @@ class ConvWinograd(Scheme):
         at_w, _, bt_w = self._matrices(xp, g, config, 1)
         x, w = buffers.inputs[:2]
         assert x is not None
+        packed = buffers.packed[0] if buffers.packed else None
         image, ping, pong, products = self._arrays(g, config, buffers.workspace)
         height, width = self._padded(g, config)
         padded = image[: g.c * height * width].reshape(g.c, height, width)
@@ -105,14 +106,18 @@ class ConvWinograd(Scheme):
         whole = assembled.reshape(g.k, th * mh, tw * mw)[:, : g.output[0], : g.output[1]]
         y = buffers.outputs[0]
 
-        def transform(source: Array, target: Array, u: Array) -> Run:
+        def weights() -> Array:
+            """Those that the network itself computes are transformed on every run."""
+            return packed if packed is not None else self._transform_filter(xp, g, config, w)
+
+        def transform(source: Array, target: Array) -> Run:
             def run() -> None:
                 padded.fill(0)
                 inner[...] = source
                 gathered[...] = seen
                 xp.matmul(bt_h, rows, out=by_row)
                 xp.matmul(bt_w, by_row.reshape(ah, aw, -1), out=data)
-                xp.matmul(u, frequencies, out=product)
+                xp.matmul(weights(), frequencies, out=product)
                 xp.matmul(at_h, product.reshape(ah, -1), out=half)
                 xp.matmul(at_w, half.reshape(mh, aw, -1), out=spread.reshape(mh, mw, -1))
                 assembled[...] = spread.transpose(2, 3, 0, 4, 1)
@@ -120,23 +125,10 @@ class ConvWinograd(Scheme):
 
             return run
 
-        u = buffers.packed[0] if buffers.packed else None
         runs: list[Run | None] = []
-        for image in range(g.n):
-            if u is None:
-                runs.append(self._transform_then(xp, g, config, w, transform, x[image], y[image]))
-            else:
-                runs.append(transform(x[image], y[image], u))
-            runs.append(buffers.finish((image,)))
+        for index in range(g.n):
+            runs.extend((transform(x[index], y[index]), buffers.finish((index,))))
         return in_order(runs)
-
-    def _transform_then(self, xp, g, config, w, transform, source, target):  # type: ignore[no-untyped-def]
-        """Weights that are computed by the network itself are transformed on every run."""
-
-        def run() -> None:
-            transform(source, target, self._transform_filter(xp, g, config, w))()
-
-        return run
 
     def _transform_filter(
         self, xp: ArrayModule, g: ConvGeometry, config: Config, w: Array

@@ -55,7 +55,7 @@ class MatMulStrassen(Scheme):
         return scratch_elements(m, k, n, int(dict(config)["levels"])) * task.output().dtype.itemsize
 
     def max_error(self, task: Task, config: Config) -> float:
-        return 1e-6 * 4 ** int(dict(config)["levels"]) * rounding(task.output().dtype)
+        return 1e-6 * 4.0 ** int(dict(config)["levels"]) * rounding(task.output().dtype)
 
     def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
         a, b = operands(task, buffers)

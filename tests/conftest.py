@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from mnnpy.backends import host_memory
+from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.registry import load_backend
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arenas start as NaN, so that reading what nobody wrote shows."""
+    allocate = host_memory.aligned_bytes
+
+    def poisoned(nbytes: int) -> Array:
+        memory = allocate(nbytes)
+        memory[...] = 0xFF
+        return memory
+
+    monkeypatch.setattr(host_memory, "aligned_bytes", poisoned)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

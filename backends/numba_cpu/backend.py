@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mnnpy.backends.array_kernel import ArrayKernel, array_kernels, epilogue_regions
-from mnnpy.backends.host_memory import aligned_bytes, array_view, usable_cores
+from mnnpy.backends import host_memory
 from mnnpy.runtime.coefficients import load_coefficients
 from mnnpy.runtime.contracts import BoundStep, Device, Kernel, Program, Run
 from mnnpy.runtime.graph.graph import Graph, Node
@@ -37,7 +37,7 @@ class NumbaBackend:
             kind="cpu",
             name=platform.processor() or platform.machine(),
             memory="host",
-            threads=usable_cores(),
+            threads=host_memory.usable_cores(),
             coefficients=load_coefficients(self.name),
         )
 
@@ -54,13 +54,13 @@ class NumbaBackend:
         return epilogue_regions(graph, values)
 
     def allocate(self, nbytes: int) -> Array:
-        return aligned_bytes(nbytes)
+        return host_memory.aligned_bytes(nbytes)
 
     def upload(self, array: Array) -> Array:
         return array
 
     def view(self, arena: Array, offset: int, shape: tuple[int, ...], dtype: Any) -> Array:
-        return array_view(arena, offset, shape, dtype)
+        return host_memory.array_view(arena, offset, shape, dtype)
 
     def copy(self, source: Array, target: Array) -> None:
         np.copyto(target, source)

@@ -122,12 +122,13 @@ class _Shadow:
         kept = [
             source
             for place, source in enumerate(step.node.inputs)
-            if source in self.slots and not (place in own and _same(slot, self.slots[source]))
+            if source is not None and source in self.slots
+            if place not in own or not _same(slot, self.slots[source])
         ]
         self.refuse_overlap(slot, kept, f"{where} writes {name!r}")
         return self.fresh(name)
 
-    def refuse_overlap(self, slot: Slot, names: Iterable[str | None], what: str) -> None:
+    def refuse_overlap(self, slot: Slot, names: Iterable[str], what: str) -> None:
         for name in names:
             if name in self.slots and _overlap(slot, self.slots[name]):
                 self.problems.append(f"{what} over {name!r}")
@@ -158,7 +159,7 @@ class _Shadow:
             nbytes = self.value(source).tensor.nbytes
             part = replace(slot, offset=slot.offset + start, nbytes=nbytes)
             if place not in aliased:
-                self.refuse_overlap(part, step.node.inputs, f"{where} writes piece {source!r}")
+                self.refuse_overlap(part, step.node.reads, f"{where} writes piece {source!r}")
             elif not _same(part, self.slots[source]):
                 self.problems.append(f"{where}: piece {source!r} is not in its place")
             else:

@@ -26,7 +26,7 @@ from mnnpy.runtime.errors import PlanError
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.types import TensorType, Type, Value
 from mnnpy.runtime.ops.fused import Fused
-from mnnpy.runtime.preinference.pbqp import solve_pbqp
+from mnnpy.runtime.preinference.pbqp import Matrix, Vector, solve_pbqp
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +265,7 @@ class Selector:
         writer = {
             name: (i, o) for i, node in enumerate(cover) for o, name in enumerate(node.outputs)
         }
-        edges: dict[tuple[int, int], np.ndarray] = {}  # type: ignore[type-arg]
+        edges: dict[tuple[int, int], Matrix] = {}
         for reader, node in enumerate(cover):
             for position, name in enumerate(node.inputs):
                 if name not in writer:
@@ -285,7 +285,7 @@ class Selector:
         output: int,
         readers: Sequence[Candidate],
         position: int,
-    ) -> np.ndarray:  # type: ignore[type-arg]
+    ) -> Matrix:
         matrix = np.zeros((len(sources), len(readers)))
         for i, source in enumerate(sources):
             for j, reader in enumerate(readers):
@@ -299,7 +299,7 @@ class Selector:
         name: str | None,
         position: int,
         readers: Sequence[Candidate],
-        costs: np.ndarray,  # type: ignore[type-arg]
+        costs: Vector,
     ) -> None:
         """Graph inputs arrive plain, in host memory; constants are prepared when binding."""
         if name is None or name not in self.graph.inputs:
@@ -379,8 +379,8 @@ def _graph_key(graph: Graph) -> object:
         number[name] = len(number)
     keys = []
     for node in graph.nodes:
-        for name in node.outputs:
-            number[name] = len(number)
+        for written in node.outputs:
+            number[written] = len(number)
         keys.append((node.op, tuple(number[name] for name in node.inputs)))
     return tuple(keys)
 
