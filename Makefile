@@ -25,8 +25,8 @@ check: .venv  ## Lint, formatting and types.
 	@$(MAKE) --no-print-directory types
 
 types: .venv  ## mypy on the built wheel, from outside the repository: its import hook hides the rest.
-	@rm -rf build
-	@site=$$(mktemp -d) && trap 'rm -rf "$$site" build' EXIT \
+	@rm -rf build/lib build/bdist.*
+	@site=$$(mktemp -d) && trap 'rm -rf "$$site"' EXIT \
 	&& $(BIN)/pip wheel --quiet --no-deps --wheel-dir "$$site" . \
 	&& $(BIN)/pip install --quiet --no-deps --target "$$site/site" "$$site"/*.whl \
 	&& cd "$$site" && MYPYPATH="$$site/site" $(CURDIR)/$(BIN)/mypy -p mnnpy \

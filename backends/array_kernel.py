@@ -64,7 +64,7 @@ class ArrayKernel:
         return self.algorithm.reject(self._anchored(task).task)
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
-        return self.algorithm.configs(self._anchored(task).task)
+        return self.algorithm.configs(self._anchored(task).task, device.grain_nbytes)
 
     def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
         return (PLAIN,) * len(task.inputs), (PLAIN,) * len(task.outputs)

@@ -1,4 +1,4 @@
-"""What the runtime's neighbours must provide: schemes, kernels and backends, and the data between."""
+"""What the runtime's neighbours provide: schemes, kernels, backends, and the data between."""
 
 from __future__ import annotations
 
@@ -155,7 +155,6 @@ class Buffers:
     packed : what the kernel's ``pack`` returned.
     aliased : inputs that already lie in the outputs' memory.
     finish : index into output 0 -> work that completes that part in place (bias, activation).
-    grain_nbytes : how much output to finish at a time.
     """
 
     inputs: tuple[Array | None, ...]
@@ -164,7 +163,6 @@ class Buffers:
     packed: tuple[Array, ...] = ()
     aliased: frozenset[int] = frozenset()
     finish: Callable[[tuple[Any, ...]], Run | None] = lambda index: None
-    grain_nbytes: int = 1 << 62
 
 
 class Scheme:
@@ -186,8 +184,12 @@ class Scheme:
         """Why the scheme cannot compute this task, in words; None where it can."""
         return None
 
-    def configs(self, task: Task) -> tuple[Config, ...]:
-        """Parameters worth trying, at least one."""
+    def configs(self, task: Task, grain_nbytes: int) -> tuple[Config, ...]:
+        """Parameters worth trying, at least one.
+
+        ``grain_nbytes`` is how much the device likes to finish before the next pass: what stays in
+        a near cache.
+        """
         return ((),)
 
     def work(self, task: Task, config: Config) -> Work:
@@ -276,7 +278,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How one step runs. Equality ignores costs and rejections: they explain, they do not decide."""
+    """How one step runs. Equality ignores costs and rejections: they explain, not decide."""
 
     backend: str
     scheme: str
@@ -356,5 +358,5 @@ class Program(Protocol):
 
     @property
     def steps(self) -> Sequence[Run]:
-        """The same work step by step, each finished when it returns: for profiling and callbacks."""
+        """The same work step by step, each finished on return: for profiling and callbacks."""
         ...

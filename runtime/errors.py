@@ -10,7 +10,7 @@
     │   └── ShapeError              types or shapes that do not fit an operator
     ├── FeedError                   what was given to ``run`` does not fit the model's inputs
     ├── BackendError                a backend cannot be used here, or cannot run an operator
-    ├── PlanError                   a plan does not fit the model, or no plan satisfies the constraints
+    ├── PlanError                   a plan does not fit the model, or none fits the constraints
     ├── ConfigError                 a YAML file or an option with an unknown key or a wrong value
     └── ExecutionError              a kernel failed while running
 

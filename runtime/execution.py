@@ -225,7 +225,6 @@ class Executable:
             ),
             packed,
             frozenset(position for _, position in step.aliases),
-            grain_nbytes=backend.describe().grain_nbytes,
         )
         return BoundStep(step.node, task, step.choice, kernel, buffers)
 

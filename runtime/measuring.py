@@ -79,16 +79,8 @@ def bind_alone(
         for index, layout in enumerate(output_layouts)
     )
     workspace = backend.allocate(max(kernel.workspace_nbytes(task, config), 1))
-    buffers = Buffers(
-        inputs,
-        outputs,
-        workspace,
-        kernel.pack(task, config),
-        grain_nbytes=backend.describe().grain_nbytes,
-    )
-    choice = Choice(
-        backend.name, kernel.scheme, config, input_layouts, output_layouts, Cost(0.0)
-    )
+    buffers = Buffers(inputs, outputs, workspace, kernel.pack(task, config))
+    choice = Choice(backend.name, kernel.scheme, config, input_layouts, output_layouts, Cost(0.0))
     node = Node("alone", task.op, (), ())
     return backend.bind([BoundStep(node, task, choice, kernel, buffers)], threads)
 
@@ -101,9 +93,7 @@ def _input(backend: Backend, value: Value, layout: Layout, rng: np.random.Genera
     return array
 
 
-def random_array(
-    shape: tuple[int, ...], tensor: TensorType, rng: np.random.Generator
-) -> Array:
+def random_array(shape: tuple[int, ...], tensor: TensorType, rng: np.random.Generator) -> Array:
     """Random content of a tensor's dtype: standard normal, or small non-negative integers."""
     if tensor.dtype.kind in "iub":
         return rng.integers(0, 2, shape).astype(tensor.dtype)

@@ -27,6 +27,11 @@ class ConvDepthwise(Scheme):
         g = ConvGeometry.of(task)
         return None if g.group == g.c else f"{g.group} groups of {g.c} channels: not depthwise"
 
+    def configs(self, task: Task, grain_nbytes: int) -> tuple[Config, ...]:
+        g = ConvGeometry.of(task)
+        channel_nbytes = 3 * g.k // g.c * self._phase_elements(g) * g.dtype.itemsize
+        return ((("channels", max(1, min(g.c, grain_nbytes // channel_nbytes))),),)
+
     def work(self, task: Task, config: Config) -> Work:
         g = ConvGeometry.of(task)
         moved = 2 * g.n * g.k * self._phase_elements(g) * math.prod(g.strides) * g.dtype.itemsize
@@ -35,7 +40,8 @@ class ConvDepthwise(Scheme):
 
     def workspace_nbytes(self, task: Task, config: Config) -> int:
         g = ConvGeometry.of(task)
-        phase = aligned(g.k * self._phase_elements(g) * g.dtype.itemsize)
+        made = int(dict(config)["channels"]) * g.k // g.c
+        phase = aligned(made * self._phase_elements(g) * g.dtype.itemsize)
         return phase * (math.prod(g.strides) + 2) + 64
 
     def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
@@ -44,10 +50,9 @@ class ConvDepthwise(Scheme):
         assert x is not None and w is not None
         multiplier = g.k // g.group
         weights = w.reshape(g.k, *g.kernel)
-        channel_nbytes = 3 * multiplier * self._phase_elements(g) * g.dtype.itemsize
         runs: list[Run | None] = []
         for image in range(g.n):
-            for part in blocks(g.c, channel_nbytes, buffers.grain_nbytes):
+            for part in blocks(g.c, int(dict(config)["channels"])):
                 made = slice(part.start * multiplier, part.stop * multiplier)
                 y = buffers.outputs[0][image, made]
                 runs.append(
@@ -75,9 +80,7 @@ class ConvDepthwise(Scheme):
         sums, offset = take(workspace, offset, (channels, size), g.dtype)
         part, _ = take(workspace, offset, (channels, span), g.dtype)
         total = sums[:, :span]
-        result = sums.reshape(channels, *grid)[
-            (slice(None), *(slice(count) for count in g.output))
-        ]
+        result = sums.reshape(channels, *grid)[(slice(None), *(slice(count) for count in g.output))]
         taps = list(cartesian(*map(range, g.kernel)))
         views, factors = [], []
         for tap in taps:

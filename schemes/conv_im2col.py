@@ -11,10 +11,11 @@ from mnnpy.runtime.ops.convolution import Conv, tap_slices
 from mnnpy.schemes.geometry import (
     ConvGeometry,
     aligned,
+    blocks,
     flat_rows,
     in_order,
     padded_images,
-    row_blocks,
+    row_count,
     take,
 )
 
@@ -26,6 +27,11 @@ class ConvIm2col(Scheme):
     operators = (Conv,)
     finishes = True
 
+    def configs(self, task: Task, grain_nbytes: int) -> tuple[Config, ...]:
+        g = ConvGeometry.of(task)
+        row_nbytes = (g.c * g.taps + g.k) * g.row_pixels * g.dtype.itemsize
+        return ((("rows", row_count(g, row_nbytes, grain_nbytes)),),)
+
     def work(self, task: Task, config: Config) -> Work:
         g = ConvGeometry.of(task)
         columns = g.c * g.taps * g.pixels * g.dtype.itemsize
@@ -33,7 +39,8 @@ class ConvIm2col(Scheme):
 
     def workspace_nbytes(self, task: Task, config: Config) -> int:
         g = ConvGeometry.of(task)
-        return aligned(g.padded_nbytes) + g.c * g.taps * g.pixels * g.dtype.itemsize
+        pixels = min(int(dict(config)["rows"]), g.output[0]) * g.row_pixels
+        return aligned(g.padded_nbytes) + g.c * g.taps * pixels * g.dtype.itemsize
 
     def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
         g = ConvGeometry.of(task)
@@ -41,13 +48,12 @@ class ConvIm2col(Scheme):
         assert x is not None and w is not None
         source, filling = padded_images(g, x, buffers.workspace)
         weights = w.reshape(g.group, g.k // g.group, -1)
-        row_nbytes = (g.c * g.taps + g.k) * g.pixels // g.output[0] * g.dtype.itemsize
         y = buffers.outputs[0]
         runs: list[Run | None] = []
         for image in range(g.n):
             runs.append(filling(image))
             seen = source[image if len(source) > 1 else 0]
-            for rows in row_blocks(g, row_nbytes, buffers.grain_nbytes):
+            for rows in blocks(g.output[0], int(dict(config)["rows"])):
                 columns, _ = take(
                     buffers.workspace,
                     aligned(g.padded_nbytes),

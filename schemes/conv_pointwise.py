@@ -7,7 +7,7 @@ from functools import partial
 from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
 from mnnpy.runtime.graph.types import ArrayModule
 from mnnpy.runtime.ops.convolution import Conv
-from mnnpy.schemes.geometry import ConvGeometry, flat_rows, in_order, row_blocks
+from mnnpy.schemes.geometry import ConvGeometry, blocks, flat_rows, in_order, row_count
 
 
 class ConvPointwise(Scheme):
@@ -25,16 +25,20 @@ class ConvPointwise(Scheme):
             return "strides and padding need the pixels gathered first"
         return "grouped" if g.group > 1 else None
 
+    def configs(self, task: Task, grain_nbytes: int) -> tuple[Config, ...]:
+        g = ConvGeometry.of(task)
+        row_nbytes = (g.k + g.c) * g.row_pixels * g.dtype.itemsize
+        return ((("rows", row_count(g, row_nbytes, grain_nbytes)),),)
+
     def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
         g = ConvGeometry.of(task)
         x, w = buffers.inputs[:2]
         assert x is not None and w is not None
         weights = w.reshape(g.k, g.c)
         y = buffers.outputs[0]
-        row_nbytes = (g.k + g.c) * g.pixels // g.output[0] * g.dtype.itemsize
         runs: list[Run | None] = []
         for image in range(g.n):
-            for rows in row_blocks(g, row_nbytes, buffers.grain_nbytes):
+            for rows in blocks(g.output[0], int(dict(config)["rows"])):
                 columns = flat_rows(x[image], rows)
                 runs.append(partial(xp.matmul, weights, columns, out=flat_rows(y[image], rows)))
                 runs.append(buffers.finish((image, slice(None), rows)))

@@ -44,7 +44,7 @@ class ConvWinograd(Scheme):
             return f"kernel {g.kernel}: tiles beyond 7 taps lose precision"
         return None if is_float(g.dtype) else f"{g.dtype} is not a plain float"
 
-    def configs(self, task: Task) -> tuple[Config, ...]:
+    def configs(self, task: Task, grain_nbytes: int) -> tuple[Config, ...]:
         largest = 10 - max(ConvGeometry.of(task).kernel)
         return tuple((("m", m),) for m in (2, 4, 6) if m < largest)
 

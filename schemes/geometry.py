@@ -67,8 +67,9 @@ class ConvGeometry:
         return math.prod(self.output)
 
     @property
-    def depthwise(self) -> bool:
-        return self.group == self.c > 1
+    def row_pixels(self) -> int:
+        """Output positions of one step along the first spatial axis."""
+        return math.prod(self.output[1:])
 
     @property
     def padded(self) -> tuple[int, ...]:
@@ -136,22 +137,20 @@ def padded_images(
     return padded, filling
 
 
-def blocks(total: int, row_nbytes: int, grain_nbytes: int) -> list[slice]:
-    """Split ``total`` rows into runs of about ``grain_nbytes``, at least one row each."""
-    rows = max(1, min(total, grain_nbytes // max(row_nbytes, 1)))
-    return [slice(start, min(start + rows, total)) for start in range(0, total, rows)]
+def blocks(total: int, size: int) -> list[slice]:
+    """Split ``total`` into runs of ``size``, the last one shorter where it does not divide."""
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def row_blocks(g: ConvGeometry, row_nbytes: int, grain_nbytes: int) -> list[slice]:
-    """Split the output's first spatial axis into runs of about ``grain_nbytes``.
+def row_count(g: ConvGeometry, row_nbytes: int, grain_nbytes: int) -> int:
+    """How many rows of the output make about ``grain_nbytes``, in blocks of about equal size.
 
     Blocks keep at least ``_BLOCK_PIXELS`` pixels, below which matrix products lose more than
     caching gains.
     """
-    row_pixels = max(math.prod(g.output[1:]), 1)
-    rows = max(grain_nbytes // max(row_nbytes, 1), -(-_BLOCK_PIXELS // row_pixels))
+    rows = max(grain_nbytes // max(row_nbytes, 1), -(-_BLOCK_PIXELS // max(g.row_pixels, 1)))
     count = max(1, round(g.output[0] / rows))
-    return blocks(g.output[0], 1, -(-g.output[0] // count))
+    return max(1, -(-g.output[0] // count))
 
 
 def flat_rows(image: Array, rows: slice) -> Array:

@@ -22,9 +22,7 @@ class MatMulDirect(Scheme):
     def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
         a, b = operands(task, buffers)
         y = buffers.outputs[0]
-        return in_order(
-            [partial(xp.matmul, a, b, out=y), scaling(xp, task, y), buffers.finish(())]
-        )
+        return in_order([partial(xp.matmul, a, b, out=y), scaling(xp, task, y), buffers.finish(())])
 
     def reject(self, task: Task) -> str | None:
         if len(task.inputs) > 2 and task.inputs[2] is not None:

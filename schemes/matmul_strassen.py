@@ -34,7 +34,7 @@ class MatMulStrassen(Scheme):
             return f"one level adds more than it saves at {m}x{k}x{n}"
         return None
 
-    def configs(self, task: Task) -> tuple[Config, ...]:
+    def configs(self, task: Task, grain_nbytes: int) -> tuple[Config, ...]:
         m, k, n = sizes(task)
         configs: list[Config] = []
         for level in range(1, _MAX_LEVELS + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -27,6 +28,11 @@ class PoolSeparable(Scheme):
             return f"{task.output().dtype} is not float32 or float64"
         return None
 
+    def configs(self, task: Task, grain_nbytes: int) -> tuple[Config, ...]:
+        channels, itemsize = int(task.tensor(0).shape[1]), task.output().dtype.itemsize
+        plane_nbytes = 2 * sum(map(math.prod, self._shapes(task))) * itemsize
+        return ((("channels", max(1, min(channels, grain_nbytes // max(plane_nbytes, 1)))),),)
+
     def work(self, task: Task, config: Config) -> Work:
         window, shapes = _window(task), self._shapes(task)
         planes = math.prod(int(dim) for dim in task.tensor(0).shape[:2])
@@ -36,17 +42,16 @@ class PoolSeparable(Scheme):
         return Work(0, moved, sum(window.kernel) + 2)
 
     def workspace_nbytes(self, task: Task, config: Config) -> int:
-        channels, itemsize = int(task.tensor(0).shape[1]), task.output().dtype.itemsize
+        channels, itemsize = int(dict(config)["channels"]), task.output().dtype.itemsize
         return sum(aligned(channels * math.prod(s) * itemsize) for s in self._shapes(task)[:-1])
 
     def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
         (x,), y = buffers.inputs, buffers.outputs[0]
         assert x is not None
         shapes = self._shapes(task)
-        plane_nbytes = 2 * sum(map(math.prod, shapes)) * x.dtype.itemsize
         runs: list[Run | None] = []
         for image in range(x.shape[0]):
-            for part in blocks(x.shape[1], plane_nbytes, buffers.grain_nbytes):
+            for part in blocks(x.shape[1], int(dict(config)["channels"])):
                 stages, offset = [], 0
                 for shape in shapes[:-1]:
                     size = (part.stop - part.start, *shape)
@@ -74,7 +79,7 @@ class PoolSeparable(Scheme):
         needs_fill = inner.shape != padded.shape
         passes = [
             (target, _taps(seen, window, axis, axis + 1))
-            for axis, (seen, target) in enumerate(zip(stages, stages[1:], strict=False))
+            for axis, (seen, target) in enumerate(pairwise(stages))
         ]
         share = None if maximum else xp.asarray(_share(task, window), dtype=source.dtype)
         result = stages[-1]

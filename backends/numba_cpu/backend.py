@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mnnpy.backends.array_kernel import ArrayKernel, array_kernels, epilogue_regions
 from mnnpy.backends import host_memory
+from mnnpy.backends.array_kernel import ArrayKernel, array_kernels, epilogue_regions
 from mnnpy.runtime.coefficients import load_coefficients
 from mnnpy.runtime.contracts import BoundStep, Device, Kernel, Program, Run
 from mnnpy.runtime.graph.graph import Graph, Node

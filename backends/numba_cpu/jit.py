@@ -107,7 +107,12 @@ class Jit:
         return int(engine.get_function_address(name))
 
     def _key(self, ir: str) -> str:
-        parts: Sequence[str] = (self._triple, self.cpu.name, self.cpu.features, llvmlite.__version__)
+        parts: Sequence[str] = (
+            self._triple,
+            self.cpu.name,
+            self.cpu.features,
+            llvmlite.__version__,
+        )
         return hashlib.sha256("\n".join((*parts, ir)).encode()).hexdigest()
 
 

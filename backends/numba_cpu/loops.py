@@ -11,9 +11,7 @@ from mnnpy.runtime.graph.types import Array
 
 
 @njit(cache=True, parallel=True, fastmath={"contract"}, error_model="numpy")
-def depthwise(
-    x: Array, w: Array, y: Array, strides: Any, dilations: Any, pads: Any
-) -> None:
+def depthwise(x: Array, w: Array, y: Array, strides: Any, dilations: Any, pads: Any) -> None:
     """y[i, c] = sum over taps of w[c, tap] * x[i, c, shifted]; x (n, c, h, w), w (c, r, s)."""
     images, channels, height, width = x.shape
     rows, columns = y.shape[2], y.shape[3]

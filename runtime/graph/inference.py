@@ -64,7 +64,9 @@ def infer_node(node: Node, inputs: Sequence[Value | None]) -> list[Value]:
             f"{node}: {len(inputs)} inputs do not fit the operator: {error}"
         ) from error
     if len(types) < len(node.outputs):
-        raise ShapeError(f"{node}: has {len(node.outputs)} outputs, the operator gives {len(types)}")
+        raise ShapeError(
+            f"{node}: has {len(node.outputs)} outputs, the operator gives {len(types)}"
+        )
     if contents is None:
         return [_value(inferred) for inferred in types]
     return [_value(inferred, known) for inferred, known in zip(types, contents, strict=False)]

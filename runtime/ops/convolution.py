@@ -40,14 +40,16 @@ class Conv(Op):
     def infer(self, x: Value, w: Value, b: Value | None = None) -> tuple[Type, ...]:
         require_same_dtype(x, w)
         if x.rank < 3 or x.rank != w.rank:
-            raise ShapeError(f"input of rank {x.rank} and weights of rank {w.rank}: need equal, >= 3")
+            raise ShapeError(
+                f"input of rank {x.rank} and weights of rank {w.rank}: need equal, 3 up"
+            )
         if differ(x.shape[1], w.shape[1] * self.group):
             raise ShapeError(
                 f"input has {x.shape[1]} channels, weights of shape {w.shape} "
                 f"with group {self.group} take {w.shape[1] * self.group}"
             )
         if differ(w.shape[0] % self.group, 0):
-            raise ShapeError(f"{w.shape[0]} output channels are not divisible by group {self.group}")
+            raise ShapeError(f"{w.shape[0]} output channels do not divide into {self.group} groups")
         if b is not None and (b.rank != 1 or differ(b.shape[0], w.shape[0])):
             raise ShapeError(f"bias of shape {b.shape} for {w.shape[0]} output channels")
         output = self.window(x.tensor, w.tensor).output
@@ -122,7 +124,9 @@ class ConvTranspose(Op):
     def infer(self, x: Value, w: Value, b: Value | None = None) -> tuple[Type, ...]:
         require_same_dtype(x, w)
         if x.rank < 3 or x.rank != w.rank:
-            raise ShapeError(f"input of rank {x.rank} and weights of rank {w.rank}: need equal, >= 3")
+            raise ShapeError(
+                f"input of rank {x.rank} and weights of rank {w.rank}: need equal, 3 up"
+            )
         if differ(x.shape[1], w.shape[0]):
             raise ShapeError(f"input has {x.shape[1]} channels, weights of shape {w.shape}")
         window = self.window(x.shape[2:], w.shape[2:])  # type: ignore[arg-type]
@@ -138,7 +142,12 @@ class ConvTranspose(Op):
         full = tuple(
             max((i - 1) * s + e, int(o) + int(lo) + max(int(hi), 0))
             for i, s, e, o, lo, hi in zip(
-                x.shape[2:], window.strides, window.extent, window.output, window.begin, window.end,
+                x.shape[2:],
+                window.strides,
+                window.extent,
+                window.output,
+                window.begin,
+                window.end,
                 strict=True,
             )
         )

@@ -152,10 +152,7 @@ def _run(
     )
     outputs = tuple(_poisoned(backend, task.output(i)) for i in range(len(layouts_out)))
     workspace = backend.allocate(max(kernel.workspace_nbytes(task, config), 1))
-    grain = backend.describe().grain_nbytes
-    buffers = Buffers(
-        inputs, outputs, workspace, kernel.pack(task, config), grain_nbytes=grain
-    )
+    buffers = Buffers(inputs, outputs, workspace, kernel.pack(task, config))
     choice = Choice(backend.name, kernel.scheme, config, layouts_in, layouts_out, Cost(0.0))
     step = BoundStep(Node("alone", task.op, (), ()), task, choice, kernel, buffers)
     program = backend.bind([step], threads=2)

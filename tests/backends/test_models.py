@@ -13,7 +13,9 @@ from benchmarks.models import MODELS, build, input_shape
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.mark.parametrize(
+    "backend", ["numpy", "numba", pytest.param("cuda", marks=pytest.mark.cuda)]
+)
 def test_digits(backend: str) -> None:
     """At least 97 % of the held-out digits are right."""
     data = np.load(DIGITS / "heldout.npz")

@@ -13,7 +13,6 @@ from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import TensorType, Value, type_of
 from mnnpy.schemes import SCHEMES
 
-DEVICE = Device(kind="cpu", name="test", memory="host")
 GRAINS = (1, 4096, 1 << 40)
 """Bytes of output to finish at a time: one row, some rows, all of them."""
 
@@ -33,13 +32,17 @@ def task_of(op: Op, arrays: Sequence[Array | None], constants: Sequence[int] = (
     return Task(op, values, op.infer(*values))
 
 
-def kernels(task: Task) -> Iterator[tuple[ArrayKernel, Config]]:
+def device(grain: int = 1 << 40) -> Device:
+    return Device(kind="cpu", name="test", memory="host", grain_nbytes=grain)
+
+
+def kernels(task: Task, grain: int = 1 << 40) -> Iterator[tuple[ArrayKernel, Config]]:
     """Every scheme, with every configuration, that takes the task."""
     for scheme in SCHEMES:
         if _applies(scheme, task):
             kernel = ArrayKernel(scheme, lambda: np)
-            if kernel.reject(task, DEVICE) is None:
-                for config in kernel.configs(task, DEVICE):
+            if kernel.reject(task, device()) is None:
+                for config in kernel.configs(task, device(grain)):
                     yield kernel, config
 
 
@@ -62,13 +65,13 @@ def run(
     config: Config,
     task: Task,
     arrays: Sequence[Array | None],
-    grain: int = 1 << 40,
     inplace: int | None = None,
 ) -> list[Array]:
     """Outputs of two runs in a row (the second must not depend on the first).
 
-    What the network computes is filled in after binding only. Workspace is exactly as large as the kernel asks for; inputs must stay as they are, but for
-    ``inplace``, which is the memory of output 0.
+    What the network computes is filled in after binding only. Workspace is exactly as large as the
+    kernel asks for; inputs must stay as they are, but for ``inplace``, which is the memory of
+    output 0.
     """
     packed = kernel.packed_inputs(task, config)
     given = [None if a is None else a.copy() for a in arrays]
@@ -86,7 +89,6 @@ def run(
         tuple(outputs),
         workspace,
         kernel.pack(task, config),
-        grain_nbytes=grain,
     )
     work = kernel.bind(task, config, buffers)
     for index in computed:
@@ -121,12 +123,12 @@ def check(
     task = task_of(op, arrays, constants)
     expected = op.reference(np, *widened(arrays))
     met = set()
-    for kernel, config in kernels(task):
-        if not only(kernel.scheme):
-            continue
-        met.add(kernel.scheme)
-        for grain in grains:
-            outputs = run(kernel, config, task, arrays, grain)
+    for grain in grains:
+        for kernel, config in kernels(task, grain):
+            if not only(kernel.scheme):
+                continue
+            met.add(kernel.scheme)
+            outputs = run(kernel, config, task, arrays)
             for output, wanted in zip(outputs, expected, strict=True):
                 allowed = tolerance + kernel.max_error(task, config)
                 worst = error(output, wanted)
