@@ -6,17 +6,34 @@ Source: Lavin and Gray, CVPR 2016; matrices in ``winograd_matrices``.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
 from mnnpy.runtime.graph.types import Array, ArrayModule
 from mnnpy.runtime.ops.convolution import Conv
-from mnnpy.schemes.geometry import ConvGeometry, aligned, in_order, is_float, rounding, take
+from mnnpy.schemes.geometry import (
+    ConvGeometry,
+    aligned,
+    blocks,
+    in_order,
+    is_float,
+    rounding,
+    take,
+)
 from mnnpy.schemes.winograd_matrices import winograd_matrices
 
 _ERRORS = {3: 1e-6, 4: 1e-6, 5: 1e-5, 6: 2e-5, 7: 3e-5, 8: 3e-5}
 """Tile size of the longer axis -> relative error in float32: the interpolation points decide."""
+
+
+_TILE_LIMIT = 9
+"""Tiles from here on lose more precision than they save time."""
+
+_BLOCK_TILES = 96
+"""Below this many tiles, matrix products lose more than caching gains."""
 
 
 class ConvWinograd(Scheme):
@@ -40,22 +57,33 @@ class ConvWinograd(Scheme):
             return "grouped"
         if g.taps == 1:
             return "a 1x1 kernel has nothing to save"
+        if task.known(1) is None:
+            return "the weights are computed by the network"
         if max(g.kernel) > 7:
             return f"kernel {g.kernel}: tiles beyond 7 taps lose precision"
         return None if is_float(g.dtype) else f"{g.dtype} is not a plain float"
 
     def configs(self, task: Task, grain_nbytes: int) -> tuple[Config, ...]:
-        largest = 10 - max(ConvGeometry.of(task).kernel)
-        return tuple((("m", m),) for m in (2, 4, 6) if m < largest)
+        g = ConvGeometry.of(task)
+        outputs = [m for m in (2, 4, 6) if m + max(g.kernel) - 1 < _TILE_LIMIT]
+        return tuple((("m", m), ("rows", self._rows(g, m, grain_nbytes))) for m in outputs)
+
+    def _rows(self, g: ConvGeometry, m: int, grain_nbytes: int) -> int:
+        """Rows of tiles at a time: about eight grains of transforms, yet tiles enough."""
+        _, (ah, aw), (th, tw) = self._tiling(g, (("m", m),))
+        row_nbytes = ah * aw * (2 * g.c + g.k) * tw * g.dtype.itemsize
+        wanted = max(8 * grain_nbytes // row_nbytes, -(-_BLOCK_TILES // tw))
+        return -(-th // max(1, round(th / wanted)))
 
     def work(self, task: Task, config: Config) -> Work:
         g = ConvGeometry.of(task)
         (mh, mw), (ah, aw), tiles = self._tiling(g, config)
-        count, a = math.prod(tiles), max(ah, aw)
-        area, out = ah * aw, mh * mw
+        count, area, a = math.prod(tiles), ah * aw, max(ah, aw)
         macs = count * (2 * a * area * g.c + area * g.c * g.k + (mh + a) * area * g.k)
-        moved = count * (3 * area * g.c + 3 * area * g.k) + area * g.c * g.k
-        return Work(g.n * macs, task.nbytes + g.n * moved * g.dtype.itemsize, g.n * (area + out))
+        blocked = -(-tiles[0] // int(dict(config)["rows"]))
+        moved = count * (3 * area * g.c + 3 * area * g.k) + blocked * area * g.c * g.k
+        calls = blocked * (area + mh * mw)
+        return Work(g.n * macs, task.nbytes + g.n * moved * g.dtype.itemsize, g.n * calls)
 
     def workspace_nbytes(self, task: Task, config: Config) -> int:
         g = ConvGeometry.of(task)
@@ -67,78 +95,79 @@ class ConvWinograd(Scheme):
         return _ERRORS.get(max(tile), 1e-4) * rounding(g.dtype)
 
     def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
-        return (1,) if task.known(1) is not None else ()
+        return (1,)
 
     def pack(self, xp: ArrayModule, task: Task, config: Config) -> tuple[Array, ...]:
-        w = task.known(1)
-        if w is None:
-            return ()
-        return (xp.asarray(self._transform_filter(np, ConvGeometry.of(task), config, w)),)
+        """U = G w G' per filter, as (a * a, k, c); computed in float64, rounded once."""
+        g, w = ConvGeometry.of(task), task.known(1)
+        assert w is not None
+        (mh, mw), (rh, rw) = self._m(g, config), g.kernel
+        (_, g_h, _), (_, g_w, _) = winograd_matrices(mh, rh), winograd_matrices(mw, rw)
+        u = np.einsum("ar,kcrs,bs->abkc", g_h, w.astype(np.float64), g_w, optimize=True)
+        return (xp.asarray(np.ascontiguousarray(u.reshape(-1, g.k, g.c)).astype(g.dtype)),)
 
     def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
         g = ConvGeometry.of(task)
-        (mh, mw), (ah, aw), (th, tw) = self._tiling(g, config)
+        (mh, _), _, (th, _) = self._tiling(g, config)
+        x = buffers.inputs[0]
+        assert x is not None
+        image, *scratch = self._arrays(g, config, buffers.workspace)
+        padded = image.reshape(g.c, *self._padded(g, config))
+        (top, left), (height, width) = g.begin, g.spatial
+        inner = padded[:, top : top + height, left : left + width]
+        runs: list[Run | None] = []
+        for index in range(g.n):
+            runs.append(partial(_fill, padded, inner, x[index]))
+            for rows in blocks(th, int(dict(config)["rows"])):
+                made = slice(rows.start * mh, min(rows.stop * mh, g.output[0]))
+                y = buffers.outputs[0][index, :, made]
+                runs.append(self._block(xp, g, config, padded, rows, scratch, buffers.packed[0], y))
+                runs.append(buffers.finish((index, slice(None), made)))
+        return in_order(runs)
+
+    def _block(
+        self,
+        xp: ArrayModule,
+        g: ConvGeometry,
+        config: Config,
+        padded: Array,
+        rows: slice,
+        scratch: Sequence[Array],
+        u: Array,
+        y: Array,
+    ) -> Run:
+        """Some rows of tiles: transform, multiply, transform back, put in place."""
+        (mh, mw), (ah, aw), (_, tw) = self._tiling(g, config)
+        th = rows.stop - rows.start
         tiles = th * tw
         at_h, _, bt_h = self._matrices(xp, g, config, 0)
         at_w, _, bt_w = self._matrices(xp, g, config, 1)
-        x, w = buffers.inputs[:2]
-        assert x is not None
-        packed = buffers.packed[0] if buffers.packed else None
-        image, ping, pong, products = self._arrays(g, config, buffers.workspace)
-        height, width = self._padded(g, config)
-        padded = image[: g.c * height * width].reshape(g.c, height, width)
-        top, left = g.begin
-        inner = padded[:, top : top + g.spatial[0], left : left + g.spatial[1]]
-        seen = _tiles(xp, padded, (mh, mw), (ah, aw), (th, tw))
+        ping, pong, products = scratch
+        seen = _tiles(xp, padded[:, rows.start * mh :], (mh, mw), (ah, aw), (th, tw))
 
         def view(array: Array, *shape: int) -> Array:
             return array[: math.prod(shape)].reshape(shape)
 
         gathered = view(ping, ah, aw, g.c, th, tw)
-        rows = view(ping, ah, aw * g.c * tiles)
-        by_row = view(pong, ah, aw * g.c * tiles)
+        by_row = view(pong, ah, aw, g.c * tiles)
         data = view(ping, ah, aw, g.c * tiles)
-        frequencies = view(ping, ah * aw, g.c, tiles)
         product = view(products, ah * aw, g.k, tiles)
-        half = view(ping, mh, aw * g.k * tiles)
+        half = view(ping, mh, aw, g.k * tiles)
         spread = view(pong, mh, mw, g.k, th, tw)
-        assembled = view(image, g.k, th, mh, tw, mw)
-        whole = assembled.reshape(g.k, th * mh, tw * mw)[:, : g.output[0], : g.output[1]]
-        y = buffers.outputs[0]
+        assembled = view(products, g.k, th, mh, tw, mw)
+        whole = assembled.reshape(g.k, th * mh, tw * mw)[:, : y.shape[1], : y.shape[2]]
 
-        def weights() -> Array:
-            """Those that the network itself computes are transformed on every run."""
-            return packed if packed is not None else self._transform_filter(xp, g, config, w)
+        def convolve() -> None:
+            gathered[...] = seen
+            xp.matmul(bt_h, gathered.reshape(ah, -1), out=by_row.reshape(ah, -1))
+            xp.matmul(bt_w, by_row, out=data)
+            xp.matmul(u, data.reshape(ah * aw, g.c, tiles), out=product)
+            xp.matmul(at_h, product.reshape(ah, -1), out=half.reshape(mh, -1))
+            xp.matmul(at_w, half, out=spread.reshape(mh, mw, -1))
+            assembled[...] = spread.transpose(2, 3, 0, 4, 1)
+            y[...] = whole
 
-        def transform(source: Array, target: Array) -> Run:
-            def run() -> None:
-                padded.fill(0)
-                inner[...] = source
-                gathered[...] = seen
-                xp.matmul(bt_h, rows, out=by_row)
-                xp.matmul(bt_w, by_row.reshape(ah, aw, -1), out=data)
-                xp.matmul(weights(), frequencies, out=product)
-                xp.matmul(at_h, product.reshape(ah, -1), out=half)
-                xp.matmul(at_w, half.reshape(mh, aw, -1), out=spread.reshape(mh, mw, -1))
-                assembled[...] = spread.transpose(2, 3, 0, 4, 1)
-                target[...] = whole
-
-            return run
-
-        runs: list[Run | None] = []
-        for index in range(g.n):
-            runs.extend((transform(x[index], y[index]), buffers.finish((index,))))
-        return in_order(runs)
-
-    def _transform_filter(
-        self, xp: ArrayModule, g: ConvGeometry, config: Config, w: Array
-    ) -> Array:
-        """U = G w G' per filter, as (a * a, k, c); computed in float64, rounded once."""
-        _, g_h, _ = winograd_matrices(self._m(g, config)[0], g.kernel[0])
-        _, g_w, _ = winograd_matrices(self._m(g, config)[1], g.kernel[1])
-        wide = w.astype(np.float64)
-        u = xp.einsum("ar,kcrs,bs->abkc", xp.asarray(g_h), wide, xp.asarray(g_w), optimize=True)
-        return xp.ascontiguousarray(u.reshape(-1, g.k, g.c)).astype(g.dtype)
+        return convolve
 
     def _matrices(
         self, xp: ArrayModule, g: ConvGeometry, config: Config, axis: int
@@ -168,13 +197,12 @@ class ConvWinograd(Scheme):
         )
         return height, width
 
-    def _sizes(self, g: ConvGeometry, config: Config) -> tuple[int, int, int, int]:
-        """Elements of each workspace array: image (later the output), ping, pong, products."""
+    def _sizes(self, g: ConvGeometry, config: Config) -> tuple[int, ...]:
+        """Elements of each workspace array: padded image, ping, pong, products (later output)."""
         (mh, mw), (ah, aw), (th, tw) = self._tiling(g, config)
-        tiles = th * tw
-        height, width = self._padded(g, config)
+        tiles = min(int(dict(config)["rows"]), th) * tw
         return (
-            max(g.c * height * width, g.k * tiles * mh * mw),
+            g.c * math.prod(self._padded(g, config)),
             tiles * max(ah * aw * g.c, mh * aw * g.k),
             tiles * max(ah * aw * g.c, mh * mw * g.k),
             tiles * ah * aw * g.k,
@@ -186,6 +214,11 @@ class ConvWinograd(Scheme):
             array, offset = take(workspace, offset, (size,), g.dtype)
             arrays.append(array)
         return arrays
+
+
+def _fill(padded: Array, inner: Array, image: Array) -> None:
+    padded.fill(0)
+    inner[...] = image
 
 
 def _tiles(

@@ -82,8 +82,9 @@ class NumbaBackend:
 def _limited_threads(threads: int | None) -> Iterator[None]:
     import numba
 
+    config: Any = numba.config
     before = numba.get_num_threads()
-    most = min(threads or before, numba.config.NUMBA_NUM_THREADS, os.cpu_count() or 1)
+    most = min(threads or before, config.NUMBA_NUM_THREADS, os.cpu_count() or 1)
     numba.set_num_threads(most)
     try:
         yield

@@ -40,8 +40,9 @@ class Cpu:
 
 def host_cpu() -> Cpu:
     """This machine, or what Numba is configured to pretend (``NUMBA_CPU_NAME`` and features)."""
-    from numba import config
+    import numba
 
+    config: Any = numba.config
     name = config.CPU_NAME or llvm.get_host_cpu_name()
     features = config.CPU_FEATURES
     if features is None:

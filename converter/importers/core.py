@@ -16,6 +16,7 @@ from mnnpy.converter.importers.base import (
     with_inputs,
 )
 from mnnpy.runtime.graph.op import Op
+from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.ops.activation import Clip
 from mnnpy.runtime.ops.convolution import Conv, ConvTranspose
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
@@ -36,7 +37,7 @@ def _clip_6(node: OnnxNode) -> Imported:
     return with_inputs(node, Clip(), node.inputs[0], *map(_as_array, arrays))
 
 
-def _as_array(value: np.float32 | None) -> np.ndarray | None:  # type: ignore[type-arg]
+def _as_array(value: np.float32 | None) -> Array | None:
     return None if value is None else np.asarray(value)
 
 

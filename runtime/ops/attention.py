@@ -141,10 +141,9 @@ class Attention(Op):
         return xp.where(seen, added, xp.asarray(-np.inf, dtype=q.dtype))
 
     def macs(self, inputs: Sequence[Value | None], outputs: Sequence[Type]) -> int:
-        _, k, v, *_ = inputs
-        scores = self.infer(*inputs)[3]
-        assert k is not None
-        assert v is not None
+        q, k, v, *rest = inputs
+        assert q is not None and k is not None and v is not None
+        scores = self.infer(q, k, v, *rest)[3]
         assert isinstance(scores, TensorType)
         depths = (split_shape(x.shape, self.kv_num_heads)[3] for x in (k, v))
         return scores.size * sum(map(int, depths))

@@ -18,7 +18,7 @@ from mnnpy.runtime.graph.types import TensorType
 from mnnpy.runtime.preinference.plan import MemoryPlan, Slot
 
 ALIGNMENT = 64
-EFFORT = 40_000
+EFFORT = 10_000
 """Blocks placed in search of a lower peak: what keeps planning of large graphs fast."""
 
 
@@ -256,16 +256,15 @@ def _place(blocks: Sequence[_Block], bound: int) -> int:
     )
     attempts = max(1, EFFORT // (len(orders) * max(1, len(blocks))))
     best: tuple[int, list[tuple[_Block, int]]] | None = None
-    for start in orders:
-        order = start
+    for order in orders:
         for _ in range(attempts):
+            if best is not None and best[0] <= bound:
+                break
             offsets = _best_fit(order)
             ends = [o + b.nbytes for o, b in zip(offsets, order, strict=True)]
             peak = max(ends, default=0)
             if best is None or peak < best[0]:
                 best = peak, list(zip(order, offsets, strict=True))
-            if best[0] <= bound:
-                break
             out = [block for block, end in zip(order, ends, strict=True) if end > bound]
             held = [block for block, end in zip(order, ends, strict=True) if end <= bound]
             order = [*out, *held]

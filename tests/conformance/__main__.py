@@ -1,4 +1,4 @@
-"""``python -m tests.conformance``: run ONNX's suite, print the table, write build/conformance.json."""
+"""``python -m tests.conformance``: run ONNX's suite, print the table, write it as JSON."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import mnnpy
 from mnnpy.runtime.errors import UnsupportedOperatorError
 
 
-class NotImplementedCase(Exception):
+class NotImplementedCaseError(Exception):
     """The model uses an operator that mnnpy does not have: a skip, never a pass."""
 
 
@@ -41,7 +41,7 @@ def suite_backend(name: str) -> type[Backend]:
             try:
                 return Prepared(mnnpy.Session(model.SerializeToString(), backend=name))
             except UnsupportedOperatorError as error:
-                raise NotImplementedCase(str(error)) from error
+                raise NotImplementedCaseError(str(error)) from error
 
         @classmethod
         def supports_device(cls, device: str) -> bool:

@@ -14,7 +14,7 @@ from onnx.backend.test import BackendTest
 from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 
-from tests.conformance.backend import NotImplementedCase, suite_backend
+from tests.conformance.backend import NotImplementedCaseError, suite_backend
 
 Outcome = Literal["pass", "fail", "skip"]
 
@@ -57,7 +57,7 @@ def run_case(case: unittest.TestCase) -> Result:
             warnings.simplefilter("ignore")
             case.setUp()
             function()
-    except NotImplementedCase as error:
+    except NotImplementedCaseError as error:
         return Result("skip", str(error))
     except unittest.SkipTest as skip:
         return Result("skip", str(skip))
