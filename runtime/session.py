@@ -234,6 +234,8 @@ class Session:
         ]
         if unknown:
             raise FeedError(f"the graph has no value {unknown[0]!r} to return")
+        while len(self._variants) >= _MAX_PLANS:
+            del self._variants[next(iter(self._variants))]
         self._variants[wanted] = replace(graph, outputs=wanted)
         return self._variants[wanted]
 

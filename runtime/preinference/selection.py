@@ -58,7 +58,7 @@ class Constraints:
         pin = self.pinned.get(node.name)
         if pin is not None:
             fits = pin[:2] == (backend, scheme) and (config is None or pin[2] in (None, config))
-            return None if fits else f"pinned to {pin[1]} on {pin[0]}"
+            return None if fits else f"pinned to {pin[1]}{_shown(pin[2])} on {pin[0]}"
         for pattern, schemes in self.forbidden.items():
             if scheme in schemes and _applies(pattern, node):
                 return f"forbidden for {pattern}"
@@ -395,8 +395,15 @@ def _value_key(value: Value | None) -> object:
     return (value.type, known.tobytes() if small else True)
 
 
+def _shown(config: Config | None) -> str:
+    return f" ({', '.join(f'{key}={value}' for key, value in config)})" if config else ""
+
+
 def _no_candidate(node: Node, rejected: Sequence[Rejected]) -> str:
     lines = [f"nothing can run {node}:"]
-    lines += [f"  {entry.scheme} on {entry.backend}: {entry.reason}" for entry in rejected]
+    lines += [
+        f"  {entry.scheme}{_shown(entry.config)} on {entry.backend}: {entry.reason}"
+        for entry in rejected
+    ]
     lines.append("allow another scheme or backend, or remove the pin")
     return "\n".join(lines)

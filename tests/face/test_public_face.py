@@ -182,8 +182,7 @@ def test_search_configuration(tmp_path: Path) -> None:
 def test_given_plan_decides(folder: Path) -> None:
     model, path = folder / "model.onnx", folder / "best.plan.json"
     default = Session(model, backend="numpy").plan([3, 4])
-    other = next(r for r in default.steps[0].choice.rejected if r.reason is None)
-    pinned = {default.steps[0].node.name: (other.backend, other.scheme, other.config)}
+    pinned = {default.steps[0].node.name: ("numpy", "reference", ())}
     constraints = mnnpy.runtime.preinference.selection.Constraints(pinned=pinned)
     wanted = Session(model, backend="numpy", constraints=constraints).plan([3, 4])
     save_plan(wanted, path)

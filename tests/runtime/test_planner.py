@@ -107,23 +107,24 @@ def test_regions_can_be_turned_off() -> None:
         ({"pinned": {"Conv_0": ("numpy", "conv_im2col", None)}}, {"conv_im2col"}),
         ({"allowed": {"Conv": frozenset({"conv_sliding_window"})}}, {"conv_sliding_window"}),
         ({"allowed": {"Conv_*": frozenset({"conv_winograd"})}}, {"conv_winograd"}),
-        (
-            {
-                "pinned": {
-                    "Conv_0": ("numpy", "conv_winograd", (("m", 2),)),
-                }
-            },
-            {"conv_winograd"},
-        ),
     ],
 )
 def test_constraints_on_schemes(options: dict[str, Any], schemes: set[str]) -> None:
     made = plan(residual(64), **options)
     convs = [step for step in made.steps if "Conv" in step.node.op.kind]
     assert {step.choice.scheme for step in convs} == schemes
-    if "pinned" in options:
-        config = options["pinned"]["Conv_0"][2]
-        assert config is None or convs[0].choice.config == config
+
+
+def test_a_pin_may_name_the_config() -> None:
+    (conv,) = (s for s in plan(residual(64)).steps if "Conv" in s.node.op.kind)
+    configs = [r.config for r in conv.choice.rejected if r.scheme == "conv_winograd"]
+    assert len(configs) >= 2
+    for config in configs:
+        made = plan(residual(64), pinned={"Conv_0": ("numpy", "conv_winograd", config)})
+        (chosen,) = (s for s in made.steps if "Conv" in s.node.op.kind)
+        assert (chosen.choice.scheme, chosen.choice.config) == ("conv_winograd", config)
+    with pytest.raises(PlanError, match=r"pinned to conv_winograd \(m=99\) on numpy"):
+        plan(residual(64), pinned={"Conv_0": ("numpy", "conv_winograd", (("m", 99),))})
 
 
 def test_limits_reject_with_their_reason() -> None:
