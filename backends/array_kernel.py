@@ -19,7 +19,15 @@ from mnnpy.runtime.contracts import (
 )
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.graph.types import FLOAT32, FLOAT64, Array, ArrayModule, DType, Value
+from mnnpy.runtime.graph.types import (
+    FLOAT32,
+    FLOAT64,
+    Array,
+    ArrayModule,
+    DType,
+    TensorType,
+    Value,
+)
 from mnnpy.runtime.ops.activation import (
     Clip,
     HardSigmoid,
@@ -58,9 +66,10 @@ class ArrayKernel:
     def reject(self, task: Task, device: Device) -> str | None:
         if isinstance(task.op, Fused) and not self.algorithm.finishes:
             return "cannot carry an epilogue"
-        dtype = task.output().dtype if self.algorithm.finishes else None
-        if dtype is not None and dtype not in self.product_dtypes:
-            return f"products of {dtype} are left to the reference"
+        if self.algorithm.finishes and task.output().dtype not in self.product_dtypes:
+            return f"products of {task.output().dtype} are left to the reference"
+        if self.algorithm.finishes and _is_empty(task):
+            return "products of nothing are left to the reference"
         return self.algorithm.reject(self._anchored(task).task)
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
@@ -115,6 +124,11 @@ class ArrayKernel:
         if self.algorithm.finishes:
             return split_anchored(task)
         return Anchored(task, tuple(range(len(task.inputs))), None, ())
+
+
+def _is_empty(task: Task) -> bool:
+    types = (*(value.type for value in task.inputs if value is not None), *task.outputs)
+    return any(isinstance(t, TensorType) and 0 in t.shape for t in types)
 
 
 def _epilogue(

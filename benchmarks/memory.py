@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from benchmarks.models import MODELS
 from mnnpy import load_model
+from mnnpy.runtime.feeds import concrete_inputs
 from mnnpy.runtime.preinference.explain import nbytes_text
 from mnnpy.runtime.preinference.plan import MemoryPlan
 from mnnpy.runtime.preinference.planner import make_plan
 from mnnpy.runtime.registry import with_fallbacks
-from mnnpy.runtime.session import concrete_inputs
 from mnnpy.runtime.text_table import text_table
 
 HEADINGS = ("model", "memory", "peak", "lower bound", "ratio", "workspace", "all values", "weights")

@@ -27,7 +27,7 @@ def describe(graph: Graph) -> str:
 
 def _node_line(node: Node, values: Mapping[str, Value]) -> str:
     inputs = ", ".join(name or "-" for name in node.inputs)
-    outputs = ", ".join(f"{name}: {values[name].type or '?'}" for name in node.writes)
+    outputs = ", ".join(f"{name}: {values[name].type or '?'}" for name in node.outputs)
     return f"{outputs} = {node.op.kind}({inputs}){_attributes(node.op)}  # {node.name}"
 
 

@@ -21,6 +21,7 @@ from mnnpy.converter.onnx_functions import (
     local_functions,
     onnx_function,
 )
+from mnnpy.converter.onnx_schema import require_schema
 from mnnpy.converter.onnx_tensors import constant_array, sparse_array, tensor_array
 from mnnpy.converter.onnx_types import read_type, require_text, write_type
 from mnnpy.runtime.errors import InvalidModelError, MnnpyError, UnsupportedOperatorError
@@ -100,7 +101,7 @@ class _Reader:
         nodes, inputs, constants = _with_unique_names(scope.nodes), scope.inputs, scope.constants
         outputs = tuple(value.name for value in proto.output)
         if outer is not None:
-            known = {*inputs, *constants, *(name for node in nodes for name in node.writes)}
+            known = {*inputs, *constants, *(name for node in nodes for name in node.outputs)}
             reads = (*(name for node in nodes for name in node.reads), *outputs)
             captured = dict.fromkeys(name for name in reads if name not in known)
             inputs |= dict.fromkeys(captured, UnknownType())
@@ -133,6 +134,7 @@ class _Reader:
             for output in proto.output[:1]:
                 scope.define(output, constant_array(proto))
             return
+        require_schema(proto, domain, version)
         name = proto.name or f"{proto.op_type}_{next(self.numbers)}"
         importer = find_importer(domain, proto.op_type, version)
         if importer is None:

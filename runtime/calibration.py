@@ -73,7 +73,7 @@ def calibrate(
 
     Returns
     -------
-    Coefficients by scheme name; schemes that no task of the suite exercises share ``"*"``.
+    Coefficients by scheme name; what no task of the suite exercises stays as the device says it.
     """
     device = backend.describe()
     stopwatch = Stopwatch(threads=1)
@@ -91,9 +91,10 @@ def calibrate(
         measured.setdefault(kernel.scheme, []).append((kernel.work(task, config), seconds))
     fitted = {scheme: fit(samples) for scheme, samples in sorted(measured.items())}
     fitted["view"] = Coefficients(0.0, 0.0, 0.0)
-    fitted["copy"] = fitted["concat"] if "concat" in fitted else fitted["elementwise"]
-    fitted["*"] = fitted["reference"]
-    return fitted
+    for scheme, like in (("copy", "concat"), ("*", "reference")):
+        if like in fitted:
+            fitted[scheme] = fitted[like]
+    return {**device.coefficients, **fitted}
 
 
 def _worth_measuring(backend: Backend, device: Device, task: Task) -> list[Kernel]:

@@ -5,22 +5,35 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
 from mnnpy.runtime.contracts import Coefficients
+from mnnpy.runtime.errors import ConfigError
+from mnnpy.runtime.files import write_atomically
 
 
 def load_coefficients(backend: str) -> dict[str, Coefficients]:
-    """Coefficients fitted on this machine, else the shipped ones, by scheme name."""
+    """Coefficients fitted on this machine, else the shipped ones, by scheme name.
+
+    Raises
+    ------
+    ConfigError
+        Where this machine's file is damaged.
+    """
     measured = coefficients_path(backend)
-    if measured.exists():
-        return _decode(json.loads(measured.read_text()))
-    shipped = files("mnnpy.configs") / "coefficients" / f"{backend}.json"
-    return _decode(json.loads(shipped.read_text()))
+    if not measured.exists():
+        shipped = files("mnnpy.configs") / "coefficients" / f"{backend}.json"
+        return _decode(shipped.read_text())
+    try:
+        return _decode(measured.read_text())
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{measured}: no coefficients as 'mnnpy calibrate' writes them ({error}): "
+            "delete the file, and calibrate again"
+        ) from error
 
 
 def save_coefficients(backend: str, coefficients: Mapping[str, Coefficients]) -> Path:
@@ -28,9 +41,7 @@ def save_coefficients(backend: str, coefficients: Mapping[str, Coefficients]) ->
     path = coefficients_path(backend)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({name: asdict(entry) for name, entry in coefficients.items()}, indent=1)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)
+    write_atomically(path, text.encode())
     return path
 
 
@@ -45,5 +56,5 @@ def cache_directory() -> Path:
     return Path(root) / "mnnpy"
 
 
-def _decode(entries: Mapping[str, Mapping[str, float]]) -> dict[str, Coefficients]:
-    return {name: Coefficients(**entry) for name, entry in entries.items()}
+def _decode(text: str) -> dict[str, Coefficients]:
+    return {name: Coefficients(**entry) for name, entry in json.loads(text).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -89,7 +90,7 @@ class Fields:
         names = self.names(key) or default
         for name in names:
             if name not in choices:
-                self._wrong(key, name, f"of {', '.join(choices)}")
+                self._wrong(key, name, f"among {', '.join(choices)}")
         return names
 
     def integers(self, key: str) -> tuple[int, ...]:
@@ -110,10 +111,10 @@ class Fields:
         self.sections.append(inner)
         return inner
 
-    def names_by_key(self, key: str) -> dict[str, frozenset[str]]:
-        """A mapping whose keys are free and whose values are lists of texts."""
+    def choices_by_key(self, key: str, choices: Sequence[str]) -> dict[str, frozenset[str]]:
+        """A mapping whose keys are free and whose values are lists of texts out of the choices."""
         inner = self.section(key)
-        return {str(name): frozenset(inner.names(name)) for name in inner.entries}
+        return {str(name): frozenset(inner.choices(name, choices, ())) for name in inner.entries}
 
     def finish(self) -> None:
         """Raise ``ConfigError`` with everything that was wrong, unknown keys too."""
@@ -139,7 +140,7 @@ class Fields:
         return default if value is None else value
 
     def _wrong(self, key: str, value: object, wanted: str) -> None:
-        self.problems.append(f"{self._place(key)}: must be {wanted}, not {value!r}")
+        self.problems.append(f"{self._place(key)}: must be {wanted}, not {reprlib.repr(value)}")
 
     def _place(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key
@@ -159,12 +160,13 @@ def read_config(path: Path) -> Fields:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from error
     if entries is None:
         entries = {}
     if not isinstance(entries, Mapping):
-        raise ConfigError(f"{path}: must hold a mapping of keys to values, not {entries!r}")
+        found = reprlib.repr(entries)
+        raise ConfigError(f"{path}: must hold a mapping of keys to values, not {found}")
     return Fields(entries, path)
 
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from mnnpy.runtime.errors import BackendError
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array, ArrayModule, TensorType, Type, Value
@@ -38,12 +39,22 @@ class Layout:
     def physical_shape(self, tensor: TensorType) -> tuple[int, ...]:
         """Shape of the memory that holds a tensor of static shape."""
         shape = tuple(int(dim) for dim in tensor.shape)
-        if self.kind == "plain":
-            return shape
         spatial = tuple(dim + 2 * self.halo for dim in shape[2:])
+        if self.kind == "plain":
+            return (*shape[:2], *spatial)
         if self.kind == "channels_last":
             return (shape[0], *spatial, shape[1])
         return (shape[0], -(-shape[1] // self.block), *spatial, self.block)
+
+    def matches(self, other: Layout) -> bool:
+        """Whether both differ at most in the width of a blocked layout's halo.
+
+        Producers of blocked tensors write the halo that their readers need, so that such layouts
+        need no conversion.
+        """
+        if self.kind == other.kind == "blocked":
+            return (self.block, self.fill) == (other.block, other.fill)
+        return self == other
 
     def nbytes(self, tensor: TensorType) -> int:
         return math.prod(self.physical_shape(tensor)) * tensor.dtype.itemsize
@@ -103,7 +114,10 @@ class Device:
 
     def seconds(self, scheme: str, work: Work) -> float:
         """Predicted time of a scheme's work here."""
-        return (self.coefficients.get(scheme) or self.coefficients["*"]).seconds(work)
+        found = self.coefficients.get(scheme) or self.coefficients.get("*")
+        if found is None:
+            raise BackendError(f"{self.name!r} has coefficients for neither {scheme!r} nor '*'")
+        return found.seconds(work)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +127,12 @@ class Task:
     op: Op
     inputs: tuple[Value | None, ...]
     outputs: tuple[Type, ...]
+
+    @staticmethod
+    def of(node: Node, values: Mapping[str, Value]) -> Task:
+        """The task of a node whose outputs' types are known."""
+        types = tuple(t for name in node.outputs if (t := values[name].type) is not None)
+        return Task(node.op, tuple(None if n is None else values[n] for n in node.inputs), types)
 
     def tensor(self, index: int) -> TensorType:
         """Type of a tensor input that is present."""
@@ -312,6 +332,11 @@ class Backend(Protocol):
 
     def describe(self) -> Device:
         """The machine at hand as data, with fitted coefficients."""
+        ...
+
+    @property
+    def schemes(self) -> frozenset[str]:
+        """Names of all schemes that ``kernels`` may offer; known without a device."""
         ...
 
     def kernels(self, op: Op) -> Sequence[Kernel]:

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
 import numpy as np
 
-from mnnpy.runtime.contracts import (
-    Backend,
-    BoundStep,
-    Buffers,
-    Kernel,
-    Program,
-    Run,
-    Task,
-)
-from mnnpy.runtime.errors import ExecutionError, MnnpyError, PlanError
-from mnnpy.runtime.graph.graph import Graph, Node
+from mnnpy.runtime.contracts import Backend, BoundStep, Buffers, Kernel, Program, Run, Task
+from mnnpy.runtime.errors import ExecutionError, PlanError
+from mnnpy.runtime.graph.graph import Node
 from mnnpy.runtime.graph.inference import EVALUATED_ELEMENTS
-from mnnpy.runtime.graph.types import Array, Type, Value
+from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.ops.fused import Copy, Fused
 from mnnpy.runtime.preinference.plan import Slot, Step
 from mnnpy.runtime.preinference.planner import Planned
@@ -32,22 +25,29 @@ StepCallback: TypeAlias = Callable[[Step, Mapping[str, Array]], object]
 """Called with a step and the arrays that it reads (before) or has written (after)."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Held:
+    """Arrays that plans share, freed with the last plan that holds on to them."""
+
+    arrays: tuple[Array, ...]
+
+
 class PackedWeights:
-    """Packed and uploaded constants, shared by all plans of one session."""
+    """Packed and uploaded constants, shared by the plans of one session."""
 
-    entries: dict[object, Any] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._held: WeakValueDictionary[object, Held] = WeakValueDictionary()
 
-    def get(self, key: object, make: Callable[[], Any]) -> Any:
-        if key not in self.entries:
-            self.entries[key] = make()
-        return self.entries[key]
+    def get(self, key: object, make: Callable[[], tuple[Array, ...]]) -> Held:
+        held = self._held.get(key)
+        if held is None:
+            held = self._held[key] = Held(make())
+        return held
 
     @property
     def nbytes(self) -> int:
-        """Bytes held here."""
-        arrays = [a for entry in self.entries.values() for a in _as_tuple(entry)]
-        return sum(int(array.nbytes) for array in arrays)
+        """Bytes of what plans hold now."""
+        return sum(int(array.nbytes) for held in self._held.values() for array in held.arrays)
 
 
 class Executable:
@@ -55,7 +55,6 @@ class Executable:
 
     def __init__(
         self,
-        graph: Graph,
         planned: Planned,
         backends: Sequence[Backend],
         packed: PackedWeights,
@@ -65,27 +64,38 @@ class Executable:
         self.rest = planned.rest
         self.values = planned.values
         self.threads = threads
-        self._graph = graph
         self._packed = packed
+        self._held: list[Held] = []
         self._backends = {backend.name: backend for backend in backends}
         self._by_memory: dict[str, Backend] = {}
         for backend in backends:
             self._by_memory.setdefault(backend.describe().memory, backend)
-        arenas = self.plan.memory.arenas
-        self._arenas = {m: self._by_memory[m].allocate(max(n, 1)) for m, n in arenas.items()}
+        self._arenas = {m: self._arena(m, n) for m, n in self.plan.memory.arenas.items()}
         self.objects: dict[str, Any] = {}
         self._arrays = {name: self._array(name, slot) for name, slot in self._slots.items()}
+        self._running = [self._backends[name] for name in self.plan.backends]
         self._programs, self.step_runs = self._bind()
         self._feeding = {n: self._arrays[n] for n in self.plan.inputs if n in self._arrays}
         self._fetching = [(name, self._fetcher(held)) for name, held in self.plan.outputs.items()]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
-        """Execute on checked feeds; the outputs belong to the caller."""
-        with self.entered():
-            self.feed(feeds)
-            for program in self._programs:
-                program()
-            return self.fetch()
+        """Execute on checked feeds; the outputs belong to the caller.
+
+        Raises
+        ------
+        ExecutionError
+            Where a step fails; names it.
+        """
+        try:
+            with self.entered():
+                self.feed(feeds)
+                for program in self._programs:
+                    program()
+                return self.fetch()
+        except Exception as error:
+            # A program cannot say which of its steps failed: step by step, that one fails again.
+            self.run_stepwise(feeds)
+            raise ExecutionError(f"the run failed, step by step it did not: {error}") from error
 
     def run_stepwise(
         self,
@@ -93,7 +103,7 @@ class Executable:
         before: StepCallback | None = None,
         after: StepCallback | None = None,
     ) -> dict[str, Any]:
-        """Execute step by step, calling back around each."""
+        """Execute step by step, calling back around each. Raises as :meth:`run` does."""
         with self.entered():
             self.feed(feeds)
             for step, run in zip(self.plan.steps, self.step_runs, strict=True):
@@ -101,22 +111,20 @@ class Executable:
                     before(step, self.contents(step.node.reads))
                 try:
                     run()
-                except MnnpyError:
-                    raise
                 except Exception as error:
                     raise ExecutionError(
                         f"{step.node} failed on {step.choice.backend} "
                         f"with scheme {step.choice.scheme}: {error}"
                     ) from error
                 if after is not None:
-                    after(step, self.contents(step.node.writes))
+                    after(step, self.contents(step.node.outputs))
             return self.fetch()
 
     def entered(self) -> ExitStack:
         """Every backend that runs steps, ready to run."""
         stack = ExitStack()
-        for name in self.plan.backends:
-            stack.enter_context(self._backends[name].running(self.threads))
+        for backend in self._running:
+            stack.enter_context(backend.running(self.threads))
         stack.enter_context(np.errstate(all="ignore"))
         return stack
 
@@ -145,11 +153,16 @@ class Executable:
     def _slots(self) -> Mapping[str, Slot]:
         return self.plan.memory.slots
 
-    def _value(self, name: str) -> Value:
-        return self.values[name] if name in self.values else self.values[name.rsplit("@", 1)[0]]
+    def _arena(self, memory: str, nbytes: int) -> Array:
+        try:
+            return self._by_memory[memory].allocate(max(nbytes, 1))
+        except (MemoryError, ValueError, OverflowError) as error:
+            raise PlanError(
+                f"the plan needs {nbytes} bytes of {memory} memory, which cannot be had: {error}"
+            ) from error
 
     def _array(self, name: str, slot: Slot) -> Array:
-        tensor = self._value(name).tensor
+        tensor = self.values[name].tensor
         shape = self.plan.memory.layouts[name].physical_shape(tensor)
         backend = self._by_memory[slot.memory]
         return backend.view(self._arenas[slot.memory], slot.offset, shape, tensor.dtype)
@@ -160,7 +173,7 @@ class Executable:
             return lambda: array.copy()
         if name in self.plan.objects:
             return lambda: _owned(self.objects[name])
-        return partial(np.array, self._value(name).known)
+        return partial(np.array, self.values[name].known)
 
     def _bind(self) -> tuple[list[Program], list[Run]]:
         """Programs of consecutive steps on one backend, and the same work step by step."""
@@ -183,7 +196,7 @@ class Executable:
     def _special(self, step: Step) -> Run:
         if step.choice.scheme == "object":
             return partial(self._run_object_step, step.node)
-        (source,), (target,) = step.node.reads, step.node.writes
+        (source,), (target,) = step.node.reads, step.node.outputs
         backend = self._backends[step.choice.backend]
         return partial(backend.copy, self._arrays[source], self._arrays[target])
 
@@ -192,22 +205,22 @@ class Executable:
         for name, result in zip(node.outputs, node.op.reference(np, *inputs), strict=False):
             if name in self._arrays:
                 self._arrays[name][...] = result
-            elif name is not None:
-                self.objects[name] = result
+            else:
+                self.objects[name] = np.asarray(result) if np.isscalar(result) else result
 
     def _content(self, name: str) -> Any:
         """A value for a step on objects, which may keep it while later steps reuse the arena."""
         if name in self._arrays:
             return self._arrays[name].copy()
-        return self.objects[name] if name in self.objects else self._value(name).known
+        return self.objects[name] if name in self.objects else self.values[name].known
 
     def _bound_step(self, index: int, step: Step) -> BoundStep:
         backend = self._backends[step.choice.backend]
-        task = self._task(step.node)
+        task = Task.of(step.node, self.values)
         kernel = find_kernel(backend, step, task)
         config = step.choice.config
         packed_inputs = kernel.packed_inputs(task, config)
-        packed = self._packed.get(
+        packed = self._shared(
             (step.choice.backend, step.choice.scheme, config, _packing_key(task, step.node)),
             lambda: kernel.pack(task, config),
         )
@@ -219,7 +232,7 @@ class Executable:
         scratch = Slot(backend.describe().memory, 0, 0, 0, 0) if workspace is None else workspace
         buffers = Buffers(
             inputs,
-            tuple(self._arrays[name] for name in step.node.writes),
+            tuple(self._arrays[name] for name in step.node.outputs),
             backend.view(
                 self._arenas[scratch.memory], scratch.offset, (scratch.nbytes,), np.dtype(np.uint8)
             ),
@@ -228,23 +241,21 @@ class Executable:
         )
         return BoundStep(step.node, task, step.choice, kernel, buffers)
 
-    def _task(self, node: Node) -> Task:
-        inputs = tuple(None if name is None else self._value(name) for name in node.inputs)
-        outputs: list[Type] = []
-        for name in node.writes:
-            inferred = self._value(name).type
-            assert inferred is not None
-            outputs.append(inferred)
-        return Task(node.op, inputs, tuple(outputs))
-
     def _input(self, backend: Backend, name: str | None) -> Array | None:
         if name is None:
             return None
         if name in self._arrays:
             return self._arrays[name]
-        known = self._value(name).known
+        known = self.values[name].known
         key = (backend.describe().memory, _constant_key(name, known))
-        return self._packed.get(key, lambda: backend.upload(known))
+        (array,) = self._shared(key, lambda: (backend.upload(known),))
+        return array
+
+    def _shared(self, key: object, make: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
+        """Arrays of the session's other plans under this key, made where there are none."""
+        held = self._packed.get(key, make)
+        self._held.append(held)
+        return held.arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +313,3 @@ def _owned(value: Any) -> Any:
     if isinstance(value, list):
         return [_owned(element) for element in value]
     return value.copy() if isinstance(value, np.ndarray) else value
-
-
-def _as_tuple(entry: Any) -> tuple[Any, ...]:
-    return entry if isinstance(entry, tuple) else (entry,)

@@ -9,9 +9,17 @@ from typing import Any
 import numpy as np
 
 from mnnpy.runtime.errors import FeedError
-from mnnpy.runtime.graph.dims import SymbolicDim
+from mnnpy.runtime.graph.dims import SymbolicDim, differ
 from mnnpy.runtime.graph.graph import Graph
-from mnnpy.runtime.graph.types import STRING, Array, SequenceType, TensorType, Type, dtype_name
+from mnnpy.runtime.graph.types import (
+    STRING,
+    Array,
+    SequenceType,
+    TensorType,
+    Type,
+    Value,
+    dtype_name,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +133,55 @@ def _as_array(feed: Any, expected: TensorType) -> Array:
         return np.asarray(feed, dtype=expected.dtype)
     native = array.dtype.newbyteorder("=") == expected.dtype
     return array.astype(expected.dtype, copy=False) if native else array
+
+
+def feeds_that_set_shapes(graph: Graph) -> frozenset[str]:
+    """Graph inputs whose content reaches an input of an operator that sets shapes by content."""
+    wanted: set[str] = set()
+    for node in reversed(graph.nodes):
+        wanted.update(
+            name
+            for position in node.op.shape_inputs
+            if position < len(node.inputs) and (name := node.inputs[position]) is not None
+        )
+        if wanted.intersection(node.outputs):
+            wanted.update(node.reads)
+    return frozenset(name for name in graph.inputs if name in wanted)
+
+
+def concrete_inputs(
+    graph: Graph, shapes: Mapping[str, Sequence[int]] | Sequence[int] | None
+) -> dict[str, Value]:
+    """Input values of these shapes. Raises ``FeedError`` where a dimension stays symbolic."""
+    if shapes is None:
+        shapes = {}
+    if not isinstance(shapes, Mapping):
+        if len(graph.inputs) != 1:
+            raise FeedError(f"one shape for {len(graph.inputs)} inputs: give shapes by name")
+        shapes = {next(iter(graph.inputs)): shapes}
+    unknown = [name for name in shapes if name not in graph.inputs]
+    if unknown:
+        raise FeedError(f"unknown inputs {unknown}; the model's inputs are {list(graph.inputs)}")
+    return {
+        name: Value(_concrete(name, declared, shapes.get(name)))
+        for name, declared in graph.inputs.items()
+    }
+
+
+def _concrete(name: str, declared: Type, given: object) -> Type:
+    """The declared type with the shape that is given for it, if any."""
+    if not isinstance(declared, TensorType):
+        return declared
+    if not isinstance(given, Sequence | None):
+        raise FeedError(f"input {name!r} takes a shape such as (1, 3), not {given!r}")
+    shape = declared.shape if given is None else tuple(map(_dim, given))
+    if len(shape) != declared.rank or any(map(differ, shape, declared.shape)):
+        raise FeedError(f"input {name!r} takes {declared}, not shape {shape}")
+    if any(not isinstance(dim, int) or dim < 0 for dim in shape):
+        raise FeedError(f"input {name!r} has shape {shape}: give a number for every axis")
+    return TensorType(declared.dtype, shape)
+
+
+def _dim(given: Any) -> Any:
+    """NumPy's integers as Python's."""
+    return int(given) if isinstance(given, np.integer) else given

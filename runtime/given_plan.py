@@ -12,8 +12,8 @@ from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import Value
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.plan_file import load_plan
+from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.plan import Plan, Step
-from mnnpy.runtime.preinference.selection import Constraints
 
 
 @dataclass(frozen=True, slots=True)

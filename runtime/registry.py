@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from mnnpy.runtime.contracts import Backend
-from mnnpy.runtime.errors import BackendError
+from mnnpy.runtime.errors import BackendError, ConfigError
 
 ENTRY_POINT_GROUP = "mnnpy.backends"
 
@@ -26,6 +27,21 @@ _FALLBACKS = ("numba", "numpy")
 def backend_names() -> tuple[str, ...]:
     """Every backend that is installed, usable or not."""
     return (*_BUILT_IN, *sorted(_third_party()))
+
+
+def scheme_names() -> tuple[str, ...]:
+    """Every scheme of every backend that is installed, usable or not."""
+    return tuple(sorted(frozenset().union(*(load_backend(n).schemes for n in backend_names()))))
+
+
+def check_schemes(names: Iterable[str]) -> None:
+    """Raise ``ConfigError`` where no installed backend has a scheme of such a name."""
+    wanted = frozenset(names)
+    unknown = sorted(wanted.difference(scheme_names())) if wanted else []
+    if unknown:
+        raise ConfigError(
+            f"no backend has a scheme {unknown[0]!r}; there are {', '.join(scheme_names())}"
+        )
 
 
 @cache

@@ -16,8 +16,9 @@ from mnnpy.runtime.execution import Executable, PackedWeights
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import TensorType, Value
 from mnnpy.runtime.measuring import Stopwatch, random_array
+from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.planner import Planned, make_plan
-from mnnpy.runtime.preinference.selection import Candidate, Constraints, task_key
+from mnnpy.runtime.preinference.selection import Candidate, task_key
 
 _WORTH_MEASURING = 8.0
 """Candidates predicted to be slower than the best by more than this factor are not measured."""
@@ -145,13 +146,12 @@ def search(
     default = make_plan(graph, inputs, backends, constraints, collect)
     measurer.measure_all(list(seen.values()))
     searched = make_plan(graph, inputs, backends, constraints, measurer)
-    times = compare(graph, (default, searched), backends, threads, repeats, seed)
+    times = compare((default, searched), backends, threads, repeats, seed)
     layers = _layers(searched, seen, measurer)
     return SearchResult(layers, default, searched, *times)
 
 
 def compare(
-    graph: Graph,
     plans: Sequence[Planned],
     backends: Sequence[Backend],
     threads: int | None,
@@ -160,7 +160,7 @@ def compare(
 ) -> list[float]:
     """Best whole-run seconds of each plan, the plans taking turns."""
     packed = PackedWeights()
-    bound = [Executable(graph, planned, backends, packed, threads) for planned in plans]
+    bound = [Executable(planned, backends, packed, threads) for planned in plans]
     rng = np.random.default_rng(seed)
     feeds = {
         name: random_array(tuple(int(dim) for dim in tensor.shape), tensor, rng)
@@ -185,12 +185,9 @@ def _layers(
 ) -> tuple[Layer, ...]:
     nodes: dict[object, list[str]] = {}
     for step in planned.plan.steps:
-        inputs = tuple(
-            None if name is None else planned.values.get(name) for name in step.node.inputs
-        )
-        outputs = tuple(v.type for n in step.node.writes if (v := planned.values.get(n)) and v.type)
-        key = task_key(Task(step.node.op, inputs, outputs)) if step.node.writes else None
-        nodes.setdefault(key, []).append(step.node.name)
+        if step.choice.scheme not in ("copy", "object"):
+            key = task_key(Task.of(step.node, planned.values))
+            nodes.setdefault(key, []).append(step.node.name)
     layers = []
     for key, (task, candidates) in seen.items():
         times = measurer.seconds.get(key, [None] * len(candidates))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnnpy.runtime.config_file import Fields, find_config, read_config
-from mnnpy.runtime.preinference.selection import Constraints
+from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.registry import backend_names
 from mnnpy.runtime.session_config import read_constraints
 

@@ -18,18 +18,22 @@ import numpy as np
 from mnnpy.runtime.contracts import Backend
 from mnnpy.runtime.errors import BackendError, ConfigError, FeedError, PlanError
 from mnnpy.runtime.execution import Executable, PackedWeights, StepCallback
-from mnnpy.runtime.feeds import TensorInfo, checked_feeds
+from mnnpy.runtime.feeds import (
+    TensorInfo,
+    checked_feeds,
+    concrete_inputs,
+    feeds_that_set_shapes,
+)
 from mnnpy.runtime.given_plan import given_plan
-from mnnpy.runtime.graph.dims import differ
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.inference import infer_values
 from mnnpy.runtime.graph.types import TensorType, Value
 from mnnpy.runtime.model_file import load_model
+from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.plan import Plan
 from mnnpy.runtime.preinference.planner import make_plan
-from mnnpy.runtime.preinference.selection import Constraints
 from mnnpy.runtime.profiling import Profile, Recorder
-from mnnpy.runtime.registry import with_fallbacks
+from mnnpy.runtime.registry import check_schemes, with_fallbacks
 
 _log = getLogger("mnnpy")
 _MAX_PLANS = 16
@@ -44,7 +48,8 @@ class Session:
     model : a Graph, the path of a ``.mnnpy`` file, or its bytes.
     backend : "numpy", "numba", "cuda", "auto", or one of an installed package.
     threads : most threads to use; None leaves it to the backend.
-    strict : raise where the backend cannot run an operator, instead of falling back.
+    precision : "high", true float32, is the only one so far.
+    strict : raise where a step would run on another backend, instead of falling back.
     constraints : schemes allowed, forbidden or pinned; limits on error and workspace.
     plan : a plan, or the path of a plan file, whose choices to use; only for its input shapes.
 
@@ -56,6 +61,8 @@ class Session:
         Where the file is no valid model.
     PlanError
         Where the plan was made for another model.
+    ConfigError
+        Where an option has a wrong value, or a constraint names a scheme that no backend has.
     """
 
     def __init__(
@@ -70,14 +77,15 @@ class Session:
     ) -> None:
         if precision not in PRECISIONS:
             raise ConfigError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
-        if threads is not None and threads < 1:
-            raise ConfigError(f"threads must be at least 1, not {threads}")
+        if threads is not None and not (isinstance(threads, int) and threads >= 1):
+            raise ConfigError(f"threads must be a whole number of at least 1, not {threads!r}")
         self._source = model
         self._options = (backend, threads, precision, strict, constraints, plan)
         self.graph = self._load(model)
         self.threads = threads
         self.strict = strict
         self.constraints = constraints or Constraints()
+        check_schemes(self.constraints.schemes)
         self._given = None if plan is None else given_plan(self.graph, plan)
         self.backends: tuple[Backend, ...] = with_fallbacks(backend)
         self._lock = threading.RLock()
@@ -162,9 +170,9 @@ class Session:
         execute: Callable[[Executable, Mapping[str, Any]], Mapping[str, Any]],
     ) -> dict[str, Any]:
         """Check feeds, then execute segment after segment."""
-        graph = self._graph_for(outputs)
-        checked = checked_feeds(graph, {} if feeds is None else feeds)
+        checked = checked_feeds(self.graph, {} if feeds is None else feeds)
         with self._exclusive():
+            graph = self._graph_for(outputs)
             values: dict[str, Any] = dict(checked)
             current: Graph | None = graph
             while current is not None:
@@ -223,14 +231,14 @@ class Session:
     def _graph_for(self, outputs: Sequence[str] | None) -> Graph:
         if outputs is None:
             return self.graph
-        wanted = tuple(outputs)
+        wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         if wanted in self._variants:
             return self._variants[wanted]
         graph = self.graph
         unknown = [
             name
-            for name in outputs
-            if name not in graph.producers and name not in {*graph.inputs, *graph.constants}
+            for name in wanted
+            if not any(name in n for n in (graph.producers, graph.inputs, graph.constants))
         ]
         if unknown:
             raise FeedError(f"the graph has no value {unknown[0]!r} to return")
@@ -276,22 +284,32 @@ class Session:
             raise
         if self._given is not None:
             planned = replace(planned, plan=self._given.explained(planned.plan))
-        self._report_fallbacks(planned.plan)
-        return Executable(graph, planned, self.backends, self._packed, self.threads)
+        self._judge_fallbacks(planned.plan)
+        return Executable(planned, self.backends, self._packed, self.threads)
 
-    def _report_fallbacks(self, plan: Plan) -> None:
-        others = [step for step in plan.steps if step.choice.backend != self.backend]
-        others = [step for step in others if step.choice.scheme not in ("copy", "view")]
-        if others:
-            kinds = sorted({step.node.op.kind for step in others})
-            _log.info(
-                "%d of %d steps run on %s instead of %s: %s",
-                len(others),
-                len(plan.steps),
-                ", ".join(sorted({step.choice.backend for step in others})),
-                self.backend,
-                ", ".join(kinds),
+    def _judge_fallbacks(self, plan: Plan) -> None:
+        """One line in the log on what other backends run; in strict mode an error."""
+        others = [
+            step
+            for step in plan.steps
+            if step.choice.backend != self.backend and step.choice.scheme not in ("copy", "view")
+        ]
+        if not others:
+            return
+        if self.strict:
+            raise BackendError(
+                f"strict mode: {others[0].node} runs on {others[0].choice.backend} and not on "
+                f"{self.backend}, since it works on strings, sequences or sizes that only the "
+                "data decides; use backend 'numpy', or leave out strict"
             )
+        _log.info(
+            "%d of %d steps run on %s instead of %s: %s",
+            len(others),
+            len(plan.steps),
+            ", ".join(sorted({step.choice.backend for step in others})),
+            self.backend,
+            ", ".join(sorted({step.node.op.kind for step in others})),
+        )
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -303,42 +321,3 @@ class Session:
             )
         with self._lock:
             yield
-
-
-def feeds_that_set_shapes(graph: Graph) -> frozenset[str]:
-    """Graph inputs whose content reaches an input of an operator that sets shapes by content."""
-    wanted: set[str] = set()
-    for node in reversed(graph.nodes):
-        wanted.update(
-            name
-            for position in node.op.shape_inputs
-            if position < len(node.inputs) and (name := node.inputs[position]) is not None
-        )
-        if wanted.intersection(node.writes):
-            wanted.update(node.reads)
-    return frozenset(name for name in graph.inputs if name in wanted)
-
-
-def concrete_inputs(
-    graph: Graph, shapes: Mapping[str, Sequence[int]] | Sequence[int] | None
-) -> dict[str, Value]:
-    """Input values of these shapes. Raises ``FeedError`` where a dimension stays symbolic."""
-    if shapes is None:
-        shapes = {}
-    if not isinstance(shapes, Mapping):
-        shapes = {next(iter(graph.inputs)): shapes}
-    unknown = sorted(set(shapes) - set(graph.inputs))
-    if unknown:
-        raise FeedError(f"unknown inputs {unknown}; the model's inputs are {list(graph.inputs)}")
-    values = {}
-    for name, declared in graph.inputs.items():
-        if isinstance(declared, TensorType):
-            shape = tuple(shapes.get(name, declared.shape))
-            fits = len(shape) == declared.rank and not any(map(differ, shape, declared.shape))
-            if not fits:
-                raise FeedError(f"input {name!r} takes {declared}, not shape {shape}")
-            declared = TensorType(declared.dtype, shape)
-            if not declared.static:
-                raise FeedError(f"input {name!r} has shape {shape}: give a number for every axis")
-        values[name] = Value(declared)
-    return values

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mnnpy.runtime.config_file import Fields, find_config, read_config
 from mnnpy.runtime.contracts import Config
-from mnnpy.runtime.preinference.selection import Constraints
-from mnnpy.runtime.registry import backend_names
+from mnnpy.runtime.preinference.constraints import Constraints
+from mnnpy.runtime.registry import backend_names, scheme_names
 from mnnpy.runtime.session import PRECISIONS
 
 
@@ -63,31 +64,32 @@ def load_session_config(name: str | Path) -> SessionConfig:
 
 def read_constraints(fields: Fields) -> Constraints:
     """The ``constraints`` section: schemes allowed, forbidden, pinned, and limits."""
-    default = Constraints()
+    default, schemes = Constraints(), scheme_names()
     return Constraints(
-        allowed=fields.names_by_key("allowed"),
-        forbidden=fields.names_by_key("forbidden"),
-        pinned=_read_pinned(fields.section("pinned")),
+        allowed=fields.choices_by_key("allowed", schemes),
+        forbidden=fields.choices_by_key("forbidden", schemes),
+        pinned=_read_pinned(fields.section("pinned"), schemes),
         max_error=fields.number("max_error", default.max_error),
         max_workspace_nbytes=fields.integer("max_workspace_nbytes", None),
         fuse=fields.flag("fuse", default.fuse),
     )
 
 
-def _read_pinned(fields: Fields) -> dict[str, tuple[str, str, Config | None]]:
+def _read_pinned(
+    fields: Fields, schemes: Sequence[str]
+) -> dict[str, tuple[str, str, Config | None]]:
     """``node: {backend: numpy, scheme: conv_winograd, config: {tile: 4}}`` by node name."""
     pinned = {}
     for node in fields.entries:
         inner = fields.section(node)
         backend = inner.choice("backend", backend_names(), "numpy")
-        scheme = inner.text("scheme")
-        if scheme is None:
-            inner.problems.append(f"{inner.path}.scheme: missing, name the scheme to pin")
+        scheme = inner.choice("scheme", schemes, "")
         given = inner.entries.get("config")
         config = inner.section("config")
         config.known.update(dict.fromkeys(config.entries))
-        wanted = None if given is None else tuple(sorted(config.entries.items()))
-        pinned[str(node)] = (backend, scheme or "", wanted)
+        items = ((str(key), value) for key, value in config.entries.items())
+        wanted = None if given is None else tuple(sorted(items))
+        pinned[str(node)] = (backend, scheme, wanted)
     return pinned
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product as cartesian
 
 from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
@@ -51,22 +52,37 @@ class ConvSlidingWindow(Scheme):
         offset = aligned(g.padded_nbytes)
         shifted, offset = take(buffers.workspace, offset, (g.c, *g.output), g.dtype)
         part, _ = take(buffers.workspace, offset, (g.group, g.k // g.group, g.pixels), g.dtype)
-        columns = shifted.reshape(g.group, g.c // g.group, g.pixels)
-        places = [tap_slices(g.window, tap) for tap in cartesian(*map(range, g.kernel))]
-        taps = list(zip(buffers.packed, places, strict=True))
         y = buffers.outputs[0].reshape(g.n, g.group, g.k // g.group, g.pixels)
+        taps = list(cartesian(*map(range, g.kernel)))
         runs: list[Run | None] = []
         for image in range(g.n):
-            runs.append(filling(image))
             seen = source[image if len(source) > 1 else 0]
-
-            def slide(target=y[image], seen=seen) -> None:  # type: ignore[no-untyped-def]
-                for index, (weights, place) in enumerate(taps):
-                    shifted[...] = seen[(slice(None), *place)]
-                    xp.matmul(weights, columns, out=part if index else target)
-                    if index:
-                        target += part
-
-            runs.append(slide)
+            views = [seen[(slice(None), *tap_slices(g.window, tap))] for tap in taps]
+            runs.append(filling(image))
+            runs.append(_slide(xp, views, buffers.packed, shifted, part, y[image]))
             runs.append(buffers.finish((image,)))
         return in_order(runs)
+
+
+def _slide(
+    xp: ArrayModule,
+    views: Sequence[Array],
+    weights: Sequence[Array],
+    shifted: Array,
+    part: Array,
+    target: Array,
+) -> Run:
+    """target = the sum over taps of weights times view; each view is gathered in ``shifted``."""
+    columns = shifted.reshape(len(target), -1, target.shape[-1])
+    (first, *others), (first_weights, *other_weights) = views, weights
+    rest = list(zip(others, other_weights, strict=True))
+
+    def slide() -> None:
+        shifted[...] = first
+        xp.matmul(first_weights, columns, out=target)
+        for view, matrix in rest:
+            shifted[...] = view
+            xp.matmul(matrix, columns, out=part)
+            xp.add(target, part, out=target)
+
+    return slide

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import product as cartesian
 
 from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
-from mnnpy.runtime.graph.types import ArrayModule
+from mnnpy.runtime.graph.types import Array, ArrayModule
 from mnnpy.runtime.ops.convolution import ConvTranspose
 from mnnpy.runtime.ops.shape_math import Window
 from mnnpy.schemes.geometry import aligned, in_order, take
@@ -51,18 +52,19 @@ class ConvTransposed(Scheme):
             slice(int(lo), int(lo) + size)
             for lo, size in zip(window.begin, y.shape[2:], strict=True)
         )
+        cropped = spread[(slice(None), *crop)]
+
+        def transpose(source: Array, target: Array) -> None:
+            xp.matmul(rows, source, out=columns)
+            spread.fill(0)
+            for place, part in added:
+                xp.add(place, part, out=place)
+            target[...] = cropped
+
         runs: list[Run | None] = []
         for image in range(n):
             source = x[image].reshape(group, c // group, pixels)
-
-            def transpose(source=source, target=y[image]) -> None:  # type: ignore[no-untyped-def]
-                xp.matmul(rows, source, out=columns)
-                spread.fill(0)
-                for place, part in added:
-                    place += part
-                target[...] = spread[(slice(None), *crop)]
-
-            runs.extend((transpose, buffers.finish((image,))))
+            runs.extend((partial(transpose, source, y[image]), buffers.finish((image,))))
         return in_order(runs)
 
     def reject(self, task: Task) -> str | None:

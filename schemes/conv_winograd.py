@@ -90,9 +90,7 @@ class ConvWinograd(Scheme):
         return sum(aligned(size * g.dtype.itemsize) for size in self._sizes(g, config))
 
     def max_error(self, task: Task, config: Config) -> float:
-        g = ConvGeometry.of(task)
-        _, tile, _ = self._tiling(g, config)
-        return _ERRORS.get(max(tile), 1e-4) * rounding(g.dtype)
+        return winograd_error(ConvGeometry.of(task), config)
 
     def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
         return (1,)
@@ -214,6 +212,12 @@ class ConvWinograd(Scheme):
             array, offset = take(workspace, offset, (size,), g.dtype)
             arrays.append(array)
         return arrays
+
+
+def winograd_error(g: ConvGeometry, config: Config) -> float:
+    """Measured error of a tile size, relative to the largest output."""
+    m = int(dict(config)["m"])
+    return _ERRORS.get(m + max(g.kernel) - 1, 1e-4) * rounding(g.dtype)
 
 
 def _fill(padded: Array, inner: Array, image: Array) -> None:

@@ -69,7 +69,7 @@ def _clip(xp: ArrayModule, op: Op, inputs: Sequence[Array], out: Array) -> Run:
     x, *bounds = inputs
     bounds = [bound.reshape(()) for bound in bounds]
     if len(bounds) == 2:
-        return partial(xp.clip, x, *bounds, out=out)
+        return partial(x.clip, *bounds, out=out)
     return partial(xp.maximum, x, bounds[0], out=out) if bounds else partial(copy, x, out)
 
 

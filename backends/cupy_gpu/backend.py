@@ -53,6 +53,10 @@ class CupyBackend:
             coefficients=load_coefficients(self.name),
         )
 
+    @property
+    def schemes(self) -> frozenset[str]:
+        return frozenset(kernel.scheme for kernel in self._kernels)
+
     def kernels(self, op: Op) -> Sequence[Kernel]:
         return () if op.host_only else array_kernels(op, self._kernels)
 

@@ -1,29 +1,31 @@
-"""Numba on the host: compiled loops where they beat array code."""
+"""Generated vector code on the host; what it cannot run, NumPy runs in the same memory."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, cached_property
 from importlib.util import find_spec
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from mnnpy.backends import host_memory
-from mnnpy.backends.array_kernel import ArrayKernel, array_kernels, epilogue_regions
+from mnnpy.backends.array_kernel import epilogue_regions
 from mnnpy.runtime.coefficients import load_coefficients
 from mnnpy.runtime.contracts import BoundStep, Device, Kernel, Program, Run
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.graph.types import Array, ArrayModule, Value
+from mnnpy.runtime.graph.types import Array, Value
+from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.programs import SequentialProgram
 
 
 class NumbaBackend:
-    """Elementwise and depthwise kernels; everything else is NumPy's, in the same memory."""
+    """Kernels written as LLVM vector code for this machine and the shapes at hand."""
 
     name = "numba"
 
@@ -41,14 +43,27 @@ class NumbaBackend:
             coefficients=load_coefficients(self.name),
         )
 
+    @property
+    def schemes(self) -> frozenset[str]:
+        return frozenset(kernel.scheme for kernel in self._kernels)
+
     def kernels(self, op: Op) -> Sequence[Kernel]:
-        return array_kernels(op, self._kernels)
+        anchor = op.graph.nodes[0].op if isinstance(op, Fused) else op
+        return [kernel for kernel in self._kernels if isinstance(anchor, kernel.operators)]
 
     @cached_property
-    def _kernels(self) -> tuple[ArrayKernel, ...]:
-        from mnnpy.backends.numba_cpu.schemes import CompiledDepthwise, CompiledElementwise
+    def _kernels(self) -> Sequence[Any]:
+        from mnnpy.backends.numba_cpu.conv_depthwise import ConvDepthwise
+        from mnnpy.backends.numba_cpu.conv_direct import ConvDirect
+        from mnnpy.backends.numba_cpu.conv_winograd import ConvWinograd
+        from mnnpy.backends.numba_cpu.elementwise import ElementwiseVectors
+        from mnnpy.backends.numba_cpu.jit import host_jit
+        from mnnpy.backends.numba_cpu.layout_copy import LayoutCopy
+        from mnnpy.backends.numba_cpu.matmul_packed import MatMulPacked
+        from mnnpy.backends.numba_cpu.pooling import PoolGlobal, PoolWindow
 
-        return tuple(ArrayKernel(s, _numpy) for s in (CompiledElementwise(), CompiledDepthwise()))
+        kinds = (ConvDirect, ConvWinograd, ConvDepthwise, MatMulPacked, PoolWindow, PoolGlobal)
+        return [kind(host_jit()) for kind in (*kinds, ElementwiseVectors, LayoutCopy)]
 
     def regions(self, graph: Graph, values: Mapping[str, Value]) -> Iterable[tuple[Node, ...]]:
         return epilogue_regions(graph, values)
@@ -69,28 +84,29 @@ class NumbaBackend:
         return array
 
     def bind(self, steps: Sequence[BoundStep], threads: int | None) -> Program:
-        return SequentialProgram([self._bind(step) for step in steps])
+        from mnnpy.backends.numba_cpu.native import NativeCall, NativeProgram, NativeSequence
 
-    def _bind(self, step: BoundStep) -> Run:
-        return step.kernel.bind(step.task, step.choice.config, step.buffers)
+        runs = [step.kernel.bind(step.task, step.choice.config, step.buffers) for step in steps]
+        team = min(threads or self.describe().threads, os.cpu_count() or 1)
+        parts: list[Program] = []
+        for native, group in groupby(
+            runs, key=lambda run: isinstance(run, NativeCall | NativeSequence)
+        ):
+            members: list[Any] = list(group)
+            parts.append(NativeProgram(members, team) if native else SequentialProgram(members))
+        return parts[0] if len(parts) == 1 else _Parts(parts)
 
     def running(self, threads: int | None) -> AbstractContextManager[object]:
-        return _limited_threads(threads)
+        return nullcontext()
 
 
-@contextmanager
-def _limited_threads(threads: int | None) -> Iterator[None]:
-    import numba
+class _Parts:
+    """Programs one after another."""
 
-    config: Any = numba.config
-    before = numba.get_num_threads()
-    most = min(threads or before, config.NUMBA_NUM_THREADS, os.cpu_count() or 1)
-    numba.set_num_threads(most)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+    def __init__(self, parts: Sequence[Program]) -> None:
+        self._parts = parts
+        self.steps: Sequence[Run] = [step for part in parts for step in part.steps]
 
-
-def _numpy() -> ArrayModule:
-    return np
+    def __call__(self) -> None:
+        for part in self._parts:
+            part()

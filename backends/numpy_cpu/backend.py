@@ -41,6 +41,10 @@ class NumpyBackend:
             coefficients=load_coefficients(self.name),
         )
 
+    @property
+    def schemes(self) -> frozenset[str]:
+        return frozenset(kernel.scheme for kernel in self._kernels)
+
     def kernels(self, op: Op) -> Sequence[Kernel]:
         return array_kernels(op, self._kernels)
 

@@ -22,7 +22,8 @@ class OnnxNode:
     Parameters
     ----------
     version : the opset of the node's domain that the model imports.
-    inputs, outputs : value names; ``None`` where an optional one is left out.
+    inputs : value names; None where an optional one is left out.
+    outputs : value names; one left out in the middle has a name that nobody reads.
     attributes : int, float, str, tuples of these, NumPy array (tensors) or Graph (subgraphs).
     constants : content of every initialiser and Constant seen so far, by value name.
     """
@@ -32,7 +33,7 @@ class OnnxNode:
     op_type: str
     version: int
     inputs: tuple[str | None, ...]
-    outputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     constants: Mapping[str, Array]
 

@@ -20,7 +20,7 @@ def _absorb(subject: Subject, node: Node) -> Patch | None:
     if not isinstance(node.op, BatchNormalization | Add | Sub | Mul | Div):
         return None
     before = next((p for name in node.reads if (p := subject.producer(name, LINEAR))), None)
-    if before is None or not subject.private(before.writes[0]) or len(node.writes) != 1:
+    if before is None or not subject.private(before.outputs[0]) or len(node.outputs) != 1:
         return None
     linear = read_linear(subject, before)
     affine = None if linear is None else read_affine(subject, node, linear.rank)

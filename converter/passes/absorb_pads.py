@@ -34,7 +34,7 @@ def _absorb(subject: Subject, node: Node) -> Patch | None:
         return None
     pad = subject.producer(node.inputs[0], Pad)
     borders = None if pad is None else _borders(subject, pad)
-    if pad is None or borders is None or len(node.writes) != 1:
+    if pad is None or borders is None or len(node.outputs) != 1:
         return None
     rank = len(borders) // 2 - 2
     own = op.pads if op.pads and op.auto_pad == "NOTSET" else (0,) * (2 * rank)

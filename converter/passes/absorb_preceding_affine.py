@@ -31,7 +31,7 @@ def _absorb(subject: Subject, node: Node) -> Patch | None:
     if not isinstance(node.op, LINEAR):
         return None
     before = subject.producer(node.inputs[0], (BatchNormalization, Add, Sub, Mul, Div))
-    if before is None or len(before.writes) != 1 or not subject.private(before.writes[0]):
+    if before is None or len(before.outputs) != 1 or not subject.private(before.outputs[0]):
         return None
     linear = read_linear(subject, node)
     affine = None if linear is None else read_affine(subject, before, linear.rank)

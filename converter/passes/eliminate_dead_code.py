@@ -30,5 +30,5 @@ def _trimmed(graph: Graph, node: Node) -> Node:
     return node if outputs == node.outputs else replace(node, outputs=outputs)
 
 
-def _read(graph: Graph, name: str | None) -> bool:
-    return name is not None and (name in graph.outputs or name in graph.consumers)
+def _read(graph: Graph, name: str) -> bool:
+    return name in graph.outputs or name in graph.consumers

@@ -21,12 +21,12 @@ def evaluate_shapes(graph: Graph) -> Graph:
 
 
 def _evaluate(subject: Subject, node: Node) -> Patch | None:
-    if isinstance(node.op, DequantizeLinear) or not node.writes:
+    if isinstance(node.op, DequantizeLinear) or not node.outputs:
         return None
-    results = [subject.value(name) for name in node.writes]
+    results = [subject.value(name) for name in node.outputs]
     if not all(result.constant for result in results) or not _from_shapes(subject, node):
         return None
-    contents = zip(node.writes, results, strict=True)
+    contents = zip(node.outputs, results, strict=True)
     return Patch((node,), constants={name: np.asarray(r.known, r.dtype) for name, r in contents})
 
 

@@ -21,7 +21,7 @@ def expand_batchnorm(graph: Graph) -> Graph:
 
 def _expand(subject: Subject, node: Node) -> Patch | None:
     op = node.op
-    if not isinstance(op, BatchNormalization) or op.training_mode or len(node.writes) != 1:
+    if not isinstance(op, BatchNormalization) or op.training_mode or len(node.outputs) != 1:
         return None
     x = subject.tensor(node.inputs[0])
     arrays = [subject.constant(name) for name in node.inputs[1:]]

@@ -6,7 +6,7 @@ import numpy as np
 
 from mnnpy.converter.passes.growth import grows_too_much
 from mnnpy.runtime.graph.graph import Graph, Node
-from mnnpy.runtime.graph.inference import infer_node
+from mnnpy.runtime.graph.inference import evaluate_known, infer_node
 from mnnpy.runtime.graph.rewrite import Patch, Subject, apply_rules
 from mnnpy.runtime.graph.types import STRING, TensorType, Value
 from mnnpy.runtime.ops.quantization import DequantizeLinear
@@ -15,8 +15,8 @@ from mnnpy.runtime.ops.quantization import DequantizeLinear
 def fold_constants(graph: Graph) -> Graph:
     """Replace nodes whose inputs are all constants by their results.
 
-    Random operators stay, so does what would make the model grow, and quantised weights stay
-    quantised.
+    Random operators stay, so do loops and what would make the model grow, and quantised weights
+    stay quantised.
     """
     return apply_rules(graph, _fold)
 
@@ -24,7 +24,8 @@ def fold_constants(graph: Graph) -> Graph:
 def _fold(subject: Subject, node: Node) -> Patch | None:
     if not all(name in subject.constants for name in node.reads):
         return None
-    if isinstance(node.op, DequantizeLinear) or not node.op.deterministic:
+    op = node.op
+    if isinstance(op, DequantizeLinear) or not (op.deterministic and op.bounded):
         return None
     arrays = [subject.constant(name) for name in node.inputs]
     values = [None if a is None else Value(TensorType(a.dtype, a.shape), a) for a in arrays]
@@ -35,11 +36,11 @@ def _fold(subject: Subject, node: Node) -> Patch | None:
     made = sum(t.nbytes for t in types if isinstance(t, TensorType) and t.dtype != STRING)
     if grows_too_much(subject, node, made):
         return None
-    with np.errstate(all="ignore"):
-        contents = node.op.reference(np, *arrays)
+    contents = evaluate_known(node, values)
+    if contents is None:
+        return None
     constants = {
         name: np.asarray(content, order="C")
         for name, content in zip(node.outputs, contents, strict=False)
-        if name is not None
     }
     return Patch((node,), constants=constants)

@@ -16,7 +16,7 @@ def merge_reshapes(graph: Graph) -> Graph:
 
 def _merge(subject: Subject, node: Node) -> Patch | None:
     first = subject.producer(node.inputs[0], VIEWS) if isinstance(node.op, VIEWS) else None
-    if first is None or first.inputs[0] is None or node.outputs[0] is None:
+    if first is None or first.inputs[0] is None:
         return None
     source = first.inputs[0]
     x, y = subject.tensor(source), subject.tensor(node.outputs[0])

@@ -35,7 +35,7 @@ def _merge(subject: Subject, node: Node) -> Patch | None:
     if before is None or after is None:
         return None
     perm = tuple(before[axis] for axis in after)
-    (x,), (y,) = first.reads, node.writes
+    (x,), (y,) = first.reads, node.outputs
     if perm == tuple(range(len(perm))) and subject.can_rename(y, x):
         return Patch((node,), rename={y: x})
     return Patch((node,), (Node(node.name, Transpose(perm), (x,), (y,)),))

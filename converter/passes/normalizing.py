@@ -111,7 +111,7 @@ def _constant_behind(
     for name, other in (node.reads, node.reads[::-1]):
         first = subject.producer(name, op_type)
         array = subject.constant(other)
-        if first is None or array is None or len(first.writes) != 1 or not subject.private(name):
+        if first is None or array is None or len(first.outputs) != 1 or not subject.private(name):
             continue
         x, scale = subject.tensor(first.inputs[0]), subject.constant(first.inputs[1])
         if x is None or scale is None or not isinstance(first.op, op_type):

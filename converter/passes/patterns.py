@@ -149,8 +149,6 @@ def recognise(
 
 def matches(subject: Subject, node: Node, pattern: Pattern) -> Iterator[Match]:
     """Ways to match the node's first output, such that nothing else reads what lies inside."""
-    if node.outputs[0] is None:
-        return
     for match in _match(subject, node.outputs[0], pattern, Match()):
         inner = tuple(n for n in match.nodes if n.name != node.name)
         if _unseen(subject, node, inner):
@@ -188,7 +186,7 @@ def _unseen(subject: Subject, root: Node, inner: Sequence[Node]) -> bool:
     return all(
         name not in subject.outputs and all(r.name in inside for r in subject.consumers(name))
         for node in inner
-        for name in node.writes
+        for name in node.outputs
     )
 
 

@@ -32,9 +32,7 @@ def remove_identities(graph: Graph) -> Graph:
 
 
 def _remove(subject: Subject, node: Node) -> Patch | None:
-    if not node.inputs or node.outputs[0] is None:
-        return None
-    if not all(map(subject.unread, node.writes[1:])):
+    if not node.inputs or not all(map(subject.unread, node.outputs[1:])):
         return None
     kept = _kept_input(subject, node)
     if kept is None:

@@ -10,12 +10,11 @@ import typer
 from mnnpy import Session
 from mnnpy.cli import options
 from mnnpy.cli.progress import spinner
-from mnnpy.runtime.feeds import TensorInfo
+from mnnpy.runtime.feeds import TensorInfo, concrete_inputs
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.inference import infer_values
 from mnnpy.runtime.graph.types import Value
 from mnnpy.runtime.preinference.explain import nbytes_text
-from mnnpy.runtime.session import concrete_inputs
 from mnnpy.runtime.text_table import text_table
 
 
@@ -55,7 +54,7 @@ def count_macs(graph: Graph, inputs: dict[str, Value]) -> int:
     total = 0
     for node in graph.nodes:
         reads = [None if name is None else values[name] for name in node.inputs]
-        types = [t for name in node.writes if (t := values[name].type) is not None]
+        types = [t for name in node.outputs if (t := values[name].type) is not None]
         total += node.op.macs(reads, types)
     return total
 

@@ -13,18 +13,18 @@ from mnnpy.cli.progress import progress_bar
 from mnnpy.models import load_model
 from mnnpy.runtime.contracts import Backend
 from mnnpy.runtime.errors import ConfigError, PlanError
+from mnnpy.runtime.feeds import concrete_inputs
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import Value
 from mnnpy.runtime.plan_file import save_plan
+from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.explain import config_text, nbytes_text, seconds_text
 from mnnpy.runtime.preinference.plan import Plan
 from mnnpy.runtime.preinference.planner import make_plan
-from mnnpy.runtime.preinference.selection import Constraints
 from mnnpy.runtime.registry import usable_backend
 from mnnpy.runtime.search import Layer, SearchResult
 from mnnpy.runtime.search import search as search_plan
 from mnnpy.runtime.search_config import SearchConfig, load_search_config
-from mnnpy.runtime.session import concrete_inputs
 from mnnpy.runtime.text_table import text_table
 
 _HEADINGS = ("operator", "nodes", "backend", "scheme", "config", "predicted", "measured")

@@ -23,7 +23,5 @@ def evaluate(
         values[name] = array if array.dtype == object else xp.asarray(array)
     for node in graph.nodes:
         results = node.op.reference(xp, *(None if n is None else values[n] for n in node.inputs))
-        for written, result in zip(node.outputs, results, strict=False):
-            if written is not None:
-                values[written] = result
+        values.update(zip(node.outputs, results, strict=False))
     return values if keep else {name: values[name] for name in graph.outputs}

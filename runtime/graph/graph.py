@@ -18,20 +18,23 @@ _HASHED_NBYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One application of an operator. ``None`` stands for an absent optional input or output."""
+    """One application of an operator.
+
+    Parameters
+    ----------
+    inputs : value names, None where an optional one is absent.
+    outputs : value names in the operator's order; those at the end may be left out, and one in
+        between that nobody wants has a name that nobody reads.
+    """
 
     name: str
     op: Op
     inputs: tuple[str | None, ...]
-    outputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
 
     @property
     def reads(self) -> tuple[str, ...]:
         return tuple(name for name in self.inputs if name is not None)
-
-    @property
-    def writes(self) -> tuple[str, ...]:
-        return tuple(name for name in self.outputs if name is not None)
 
     def __str__(self) -> str:
         return f"{self.op.kind} node {self.name!r}"
@@ -73,7 +76,7 @@ class Graph:
     @cached_property
     def producers(self) -> Mapping[str, Node]:
         """Value name -> the node that writes it."""
-        return {name: node for node in self.nodes for name in node.writes}
+        return {name: node for node in self.nodes for name in node.outputs}
 
     @cached_property
     def consumers(self) -> Mapping[str, tuple[Node, ...]]:
@@ -124,12 +127,12 @@ class Graph:
         Its outputs are what other nodes or the graph's outputs need.
         """
         inside = {node.name for node in nodes}
-        written = {name for node in nodes for name in node.writes}
+        written = {name for node in nodes for name in node.outputs}
         reads = dict.fromkeys(name for node in nodes for name in node.reads if name not in written)
         outputs = tuple(
             name
             for node in nodes
-            for name in node.writes
+            for name in node.outputs
             if name in self.outputs
             or any(reader.name not in inside for reader in self.consumers.get(name, ()))
         )
@@ -140,7 +143,7 @@ class Graph:
         needed = set(self.outputs)
         kept: list[Node] = []
         for node in reversed(self.nodes):
-            if needed.intersection(node.writes):
+            if needed.intersection(node.outputs):
                 kept.append(node)
                 needed.update(node.reads)
         constants = {name: array for name, array in self.constants.items() if name in needed}
@@ -159,7 +162,7 @@ class Graph:
                     raise InvalidModelError(
                         f"{node} reads {name!r}, which no input, constant or earlier node provides"
                     )
-            for name in node.writes:
+            for name in node.outputs:
                 _define(name, defined, str(node))
         counts = Counter(node.name for node in self.nodes)
         if len(counts) != len(self.nodes):
@@ -196,7 +199,7 @@ def in_topological_order(nodes: Iterable[Node], available: Iterable[str]) -> tup
     """
     todo = list(nodes)
     ready_names = set(available)
-    written_by = {name: node for node in todo for name in node.writes}
+    written_by = {name: node for node in todo for name in node.outputs}
     readers: dict[str, list[int]] = {}
     ordered: list[Node] = []
     ready: list[int] = []
@@ -217,7 +220,7 @@ def in_topological_order(nodes: Iterable[Node], available: Iterable[str]) -> tup
     while ready:
         index = heapq.heappop(ready)
         ordered.append(todo[index])
-        for name in set(todo[index].writes):
+        for name in set(todo[index].outputs):
             for reader in readers.get(name, ()):
                 counts[reader] -= 1
                 if counts[reader] == 0:

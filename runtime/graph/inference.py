@@ -18,14 +18,12 @@ EVALUATED_ELEMENTS = 1024
 def infer_values(
     graph: Graph,
     inputs: Mapping[str, Value] | None = None,
-    seed: Mapping[str, Value] | None = None,
 ) -> dict[str, Value]:
     """Type and, where it can be evaluated, content of every value of the graph.
 
     Parameters
     ----------
     inputs : what is known of graph inputs beyond their declared types (concrete shapes, contents).
-    seed : values already inferred, taken as they are.
 
     Raises
     ------
@@ -37,13 +35,9 @@ def infer_values(
     for name, array in graph.constants.items():
         values[name] = Value(TensorType(array.dtype, array.shape), array)
     for node in graph.nodes:
-        if seed and all(name in seed for name in node.writes):
-            values.update((name, seed[name]) for name in node.writes)
-            continue
         results = infer_node(node, [None if n is None else values[n] for n in node.inputs])
         for output, result in zip(node.outputs, results, strict=False):
-            if output is not None:
-                values[output] = name_unknown_dims(output, result)
+            values[output] = name_unknown_dims(output, result)
     return values
 
 
@@ -59,13 +53,20 @@ def infer_node(node: Node, inputs: Sequence[Value | None]) -> list[Value]:
         return undecided
     except MnnpyError as error:
         raise ShapeError(f"{node}: {error} (inputs: {_describe(inputs)})") from error
-    except TypeError as error:
+    except Exception as error:
+        # Operators check what has a rule; attributes and inputs beyond any rule fail in any way.
         raise ShapeError(
-            f"{node}: {len(inputs)} inputs do not fit the operator: {error}"
+            f"{node}: {len(inputs)} inputs do not fit the operator: "
+            f"{type(error).__name__}: {error} (inputs: {_describe(inputs)})"
         ) from error
     if len(types) < len(node.outputs):
         raise ShapeError(
             f"{node}: has {len(node.outputs)} outputs, the operator gives {len(types)}"
+        )
+    negative = [t for t in types if isinstance(t, TensorType) and _has_negative_size(t)]
+    if negative:
+        raise ShapeError(
+            f"{node}: would give {negative[0]}, of negative size (inputs: {_describe(inputs)})"
         )
     if contents is None:
         return [_value(inferred) for inferred in types]
@@ -82,27 +83,34 @@ def _evaluate(
     from_types = node.op.content(inputs)
     if from_types is not None:
         return from_types
-    if not node.op.deterministic or not inputs:
+    if not (node.op.deterministic and node.op.bounded and inputs):
         return None
     if any(value is not None and value.known is None for value in inputs):
         return None
     if not all(isinstance(t, TensorType) and t.static and _small(t) for t in types):
         return None
-    if all(value is None or value.constant for value in inputs):
-        with np.errstate(all="ignore"):
-            arrays = [None if value is None else value.known for value in inputs]
-            return node.op.reference(np, *arrays)
-    return _evaluate_symbolic(node, inputs, types)
+    results = evaluate_known(node, inputs)
+    if results is None or all(value is None or value.constant for value in inputs):
+        return results
+    return _symbolic_contents(results, types)
 
 
-def _evaluate_symbolic(
-    node: Node, inputs: Sequence[Value | None], types: Sequence[Type]
-) -> Sequence[Array | None] | None:
-    """Run the reference on object arrays of symbolic dimensions, where its arithmetic allows."""
+def evaluate_known(node: Node, inputs: Sequence[Value | None]) -> Sequence[Array] | None:
+    """Run the reference on contents that are all known, be they symbolic dimensions.
+
+    None where it fails: it fails again when the node runs, which it may never do (in a branch).
+    """
     try:
-        results = node.op.reference(np, *(None if v is None else v.known for v in inputs))
-    except (UndecidedError, TypeError, ValueError, AttributeError):
+        with np.errstate(all="ignore"):
+            return node.op.reference(np, *(None if v is None else v.known for v in inputs))
+    except MnnpyError:
+        raise
+    except Exception:
         return None
+
+
+def _symbolic_contents(results: Sequence[Array], types: Sequence[Type]) -> list[Array] | None:
+    """Results of arithmetic on symbolic dimensions, where they are dimensions again."""
     contents = []
     for result, inferred in zip(results, types, strict=True):
         dims = np.asarray(result).reshape(-1).tolist()
@@ -117,6 +125,10 @@ def _evaluate_symbolic(
 
 def _small(tensor: TensorType) -> bool:
     return tensor.size <= EVALUATED_ELEMENTS
+
+
+def _has_negative_size(tensor: TensorType) -> bool:
+    return any(isinstance(dim, int) and dim < 0 for dim in tensor.shape)
 
 
 def name_unknown_dims(name: str, value: Value) -> Value:

@@ -25,6 +25,10 @@ class Op:
     deterministic: ClassVar[bool] = True
     """False where two runs on the same inputs may differ (random operators)."""
 
+    bounded: ClassVar[bool] = True
+    """False where the inputs' sizes do not tell how long the reference runs (operators that run
+    graphs): it runs in sessions only, never while planning or converting."""
+
     host_only: ClassVar[bool] = False
     """True where the reference works on the host's arrays or objects only."""
 

@@ -50,7 +50,7 @@ class _Links:
     def insert(self, node: Node, place: int) -> None:
         self.nodes[node.name] = node
         self.places[node.name] = place
-        for name in node.writes:
+        for name in node.outputs:
             self.producers[name] = node
         for name in node.reads:
             self.readers.setdefault(name, {})[node.name] = None
@@ -58,7 +58,7 @@ class _Links:
     def take_out(self, node: Node) -> int:
         """Remove a node; the place where it stood."""
         del self.nodes[node.name]
-        for name in node.writes:
+        for name in node.outputs:
             del self.producers[name]
         for name in dict.fromkeys(node.reads):
             del self.readers[name][node.name]
@@ -149,7 +149,7 @@ class Subject:
             return None
         links = self._links
         place = max(links.places[node.name] for node in patch.remove)
-        touched = [name for node in patch.remove for name in (*node.reads, *node.writes)]
+        touched = [name for node in patch.remove for name in (*node.reads, *node.outputs)]
         for node in patch.remove:
             links.take_out(node)
         for name, array in patch.constants.items():
@@ -185,7 +185,7 @@ class Subject:
         known = self._values
         results = infer_node(node, [None if n is None else known[n] for n in node.inputs])
         for name, result in zip(node.outputs, results, strict=False):
-            if name is not None and (name not in known or known[name].type is None):
+            if name not in known or known[name].type is None:
                 known[name] = name_unknown_dims(name, result)
 
     def _rename(self, old: str, new: str) -> None:
@@ -206,7 +206,7 @@ class Subject:
     def _require_complete(self, patch: Patch) -> None:
         """A rule that drops a value that is still needed is wrong: say which."""
         for node in patch.remove:
-            for name in node.writes:
+            for name in node.outputs:
                 needed = name in self.outputs or self._links.readers.get(name)
                 if needed and name not in self._links.producers and name not in self.constants:
                     raise RuntimeError(f"a patch removes {node}, but {name!r} is still read")
@@ -219,7 +219,7 @@ class Subject:
             node = self._links.producers.get(todo.pop())
             if node is None:
                 continue
-            if all(map(self.unread, node.writes)):
+            if all(map(self.unread, node.outputs)):
                 self._links.take_out(node)
                 todo.extend(node.reads)
             else:

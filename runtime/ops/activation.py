@@ -14,7 +14,7 @@ from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array, ArrayModule, TensorType, Type, Value
 from mnnpy.runtime.ops.elementwise import Elementwise, Unary, require_same_dtype
 from mnnpy.runtime.ops.numeric import erf, sigmoid, widen
-from mnnpy.runtime.ops.shape_math import broadcast_shapes
+from mnnpy.runtime.ops.shape_math import require_broadcast_to
 
 
 class Activation(Unary):
@@ -61,6 +61,9 @@ class Clip(Elementwise):
     def infer(
         self, x: Value, lower: Value | None = None, upper: Value | None = None
     ) -> tuple[Type, ...]:
+        for bound in (lower, upper):
+            if bound is not None and any(differ(dim, 1) for dim in bound.shape):
+                raise ShapeError(f"a bound of shape {bound.shape}: bounds are scalars")
         return (x.tensor,)
 
     def reference(
@@ -90,9 +93,7 @@ class PRelu(Elementwise):
 
     def infer(self, x: Value, slope: Value) -> tuple[Type, ...]:
         require_same_dtype(x, slope)
-        shape = broadcast_shapes(x.shape, slope.shape)
-        if len(shape) != x.rank or any(map(differ, shape, x.shape)):
-            raise ShapeError(f"slope of shape {slope.shape} does not broadcast to {x.shape}")
+        require_broadcast_to(slope.shape, x.shape)
         return (TensorType(x.dtype, x.shape),)
 
     def reference(self, xp: ArrayModule, x: Array, slope: Array) -> tuple[Array, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class Control(Op):
     """
 
     __slots__ = ()
+
+    bounded: ClassVar[bool] = False
 
     @property
     def bodies(self) -> tuple[Graph, ...]:

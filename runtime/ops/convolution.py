@@ -8,7 +8,7 @@ from itertools import product as cartesian
 from math import prod
 
 from mnnpy.runtime.errors import ShapeError
-from mnnpy.runtime.graph.dims import differ
+from mnnpy.runtime.graph.dims import Dim, differ
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array, ArrayModule, TensorType, Type, Value
 from mnnpy.runtime.ops.elementwise import require_same_dtype
@@ -50,8 +50,7 @@ class Conv(Op):
             )
         if differ(w.shape[0] % self.group, 0):
             raise ShapeError(f"{w.shape[0]} output channels do not divide into {self.group} groups")
-        if b is not None and (b.rank != 1 or differ(b.shape[0], w.shape[0])):
-            raise ShapeError(f"bias of shape {b.shape} for {w.shape[0]} output channels")
+        _require_bias(b, w.shape[0])
         output = self.window(x.tensor, w.tensor).output
         return (TensorType(x.dtype, (x.shape[0], w.shape[0], *output)),)
 
@@ -64,13 +63,13 @@ class Conv(Op):
         )
         padding = [(0, 0), (0, 0), *zip(window.begin, window.end, strict=True)]
         padded = xp.pad(x, padding)
-        n, k = x.shape[0], w.shape[0]
+        n, k, inner = x.shape[0], w.shape[0], w.shape[1]
         size = prod(int(d) for d in window.output)
         y = xp.zeros((n, self.group, k // self.group, size), dtype=x.dtype)
         for tap in cartesian(*map(range, window.kernel)):
             seen = padded[(..., *tap_slices(window, tap))]
-            columns = seen.reshape(n, self.group, -1, size)
-            rows = w[(..., *tap)].reshape(1, self.group, k // self.group, -1)
+            columns = seen.reshape(n, self.group, inner, size)
+            rows = w[(..., *tap)].reshape(1, self.group, k // self.group, inner)
             y += xp.matmul(rows, columns)
         y = y.reshape(n, k, *window.output)
         if b is not None:
@@ -83,10 +82,15 @@ class Conv(Op):
         return y.size * prod(int(d) for d in w.shape[1:])
 
 
+def _require_bias(b: Value | None, channels: Dim) -> None:
+    if b is not None and (b.rank != 1 or differ(b.shape[0], channels)):
+        raise ShapeError(f"bias of shape {b.shape} for {channels} output channels")
+
+
 def tap_slices(window: Window, tap: Sequence[int]) -> tuple[slice, ...]:
     """Slices of the padded input that one kernel tap multiplies, one per spatial axis."""
     return tuple(
-        slice(t * d, t * d + (int(count) - 1) * stride + 1, stride)
+        slice(t * d, t * d + max((int(count) - 1) * stride + 1, 0), stride)
         for t, d, stride, count in zip(
             tap, window.dilations, window.strides, window.output, strict=True
         )
@@ -129,6 +133,9 @@ class ConvTranspose(Op):
             )
         if differ(x.shape[1], w.shape[0]):
             raise ShapeError(f"input has {x.shape[1]} channels, weights of shape {w.shape}")
+        if differ(w.shape[0] % self.group, 0):
+            raise ShapeError(f"{w.shape[0]} input channels do not divide into {self.group} groups")
+        _require_bias(b, w.shape[1] * self.group)
         window = self.window(x.shape[2:], w.shape[2:])  # type: ignore[arg-type]
         return (TensorType(x.dtype, (x.shape[0], w.shape[1] * self.group, *window.output)),)
 
@@ -152,9 +159,10 @@ class ConvTranspose(Op):
             )
         )
         y = xp.zeros((n, k, *full), dtype=x.dtype)
-        columns = x.reshape(n, self.group, -1, size)
+        inner = x.shape[1] // self.group
+        columns = x.reshape(n, self.group, inner, size)
         for tap in cartesian(*map(range, window.kernel)):
-            rows = w[(..., *tap)].reshape(self.group, -1, k // self.group).swapaxes(1, 2)
+            rows = w[(..., *tap)].reshape(self.group, inner, k // self.group).swapaxes(1, 2)
             part = xp.matmul(rows[None], columns).reshape(n, k, *x.shape[2:])
             places = tuple(
                 slice(t * d, t * d + (i - 1) * s + 1, s)

@@ -38,7 +38,7 @@ class Fused(Op):
         values = self._values(inputs)
         total = 0
         for node in self.graph.nodes:
-            types = [values[name].type for name in node.writes]
+            types = [values[name].type for name in node.outputs]
             reads = [None if name is None else values[name] for name in node.inputs]
             total += node.op.macs(reads, [t for t in types if t is not None])
         return total

@@ -46,8 +46,8 @@ class Gather(Op):
             return None
         if any(dim != 1 for dim in x.shape[:axis]):
             return None
-        (place,) = indices.ints()
-        return (int(place) % int(x.shape[axis]) * output.size,)
+        (place,), size = map(int, indices.ints()), int(x.shape[axis])
+        return (place % size * output.size,) if -size <= place < size else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array, ArrayModule, TensorType, Type, Value
 from mnnpy.runtime.ops.elementwise import require_same_dtype
 from mnnpy.runtime.ops.numeric import widen
-from mnnpy.runtime.ops.shape_math import matmul_shape
+from mnnpy.runtime.ops.shape_math import matmul_shape, require_broadcast_to
 
 
 class MatMul(Op):
@@ -55,6 +55,9 @@ class Gemm(Op):
         other, n = reversed(b.shape) if self.transB else b.shape
         if differ(k, other):
             raise ShapeError(f"inner dimensions differ: {k} and {other}")
+        if c is not None:
+            require_same_dtype(a, c)
+            require_broadcast_to(c.shape, (m, n))
         return (TensorType(a.dtype, (m, n)),)
 
     def reference(

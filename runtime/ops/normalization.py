@@ -13,7 +13,7 @@ from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import DTYPES, Array, ArrayModule, TensorType, Type, Value
 from mnnpy.runtime.ops.elementwise import SameType, require_same_dtype
 from mnnpy.runtime.ops.numeric import widen
-from mnnpy.runtime.ops.shape_math import broadcast_shapes, normalize_axes, normalize_axis
+from mnnpy.runtime.ops.shape_math import normalize_axes, normalize_axis, require_broadcast_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,9 @@ class LayerNormalization(Op):
     stash_type: str = "float32"
 
     def infer(self, x: Value, scale: Value, bias: Value | None = None) -> tuple[Type, ...]:
-        _require_broadcast(x, scale, *([] if bias is None else [bias]))
+        for parameter in (scale, bias):
+            if parameter is not None:
+                require_broadcast_to(parameter.shape, x.shape)
         axis = normalize_axis(self.axis, x.rank)
         outer: Shape = x.shape[:axis] + (1,) * (x.rank - axis)
         statistic = TensorType(DTYPES[self.stash_type], outer)
@@ -157,7 +159,7 @@ class RMSNormalization(Op):
     stash_type: str = "float32"
 
     def infer(self, x: Value, scale: Value) -> tuple[Type, ...]:
-        _require_broadcast(x, scale)
+        require_broadcast_to(scale.shape, x.shape)
         return (TensorType(scale.dtype, x.shape),)
 
     def reference(self, xp: ArrayModule, x: Array, scale: Array) -> tuple[Array, ...]:
@@ -234,13 +236,6 @@ def _require_channels(channels: Dim, *parameters: Value) -> None:
     for value in parameters:
         if value.rank != 1 or differ(value.shape[0], channels):
             raise ShapeError(f"parameter of shape {value.shape} for {channels} channels")
-
-
-def _require_broadcast(x: Value, *parameters: Value) -> None:
-    for value in parameters:
-        shape = broadcast_shapes(x.shape, value.shape)
-        if len(shape) != x.rank or any(map(differ, shape, x.shape)):
-            raise ShapeError(f"shape {value.shape} does not broadcast to {x.shape}")
 
 
 OPERATORS: tuple[type[Op], ...] = (

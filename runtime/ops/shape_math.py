@@ -53,6 +53,16 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
     return result
 
 
+def require_broadcast_to(shape: Shape, target: Shape) -> None:
+    """Raise ``ShapeError`` unless ``shape`` broadcasts to ``target`` without changing it."""
+    fits = len(shape) <= len(target) and not any(
+        dim != 1 and differ(dim, wanted)
+        for dim, wanted in zip(reversed(shape), reversed(target), strict=False)
+    )
+    if not fits:
+        raise ShapeError(f"shape {shape} does not broadcast to {target}")
+
+
 def reduced_shape(shape: Shape, axes: Iterable[int], keepdims: bool) -> Shape:
     """Shape after reducing ``axes`` (counted from the front)."""
     axes = set(axes)
@@ -143,6 +153,7 @@ def slide_window(
         Where attributes have another rank, are not positive, or the window does not fit.
     """
     rank = len(spatial)
+    _require_auto_pad(auto_pad)
     sizes = tuple(int(k) for k in kernel)
     strides, dilations = tuple(strides) or (1,) * rank, tuple(dilations) or (1,) * rank
     pads = tuple(pads) or (0,) * (2 * rank)
@@ -168,6 +179,11 @@ def slide_window(
     if any(isinstance(count, int) and count < 1 for count in output) and product(spatial) != 0:
         raise ShapeError(f"a window of {extent} does not fit {spatial} padded by {begin}, {end}")
     return Window(sizes, strides, dilations, begin, end, output)
+
+
+def _require_auto_pad(auto_pad: str) -> None:
+    if auto_pad not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+        raise ShapeError(f"auto_pad {auto_pad!r} is none of NOTSET, VALID, SAME_UPPER, SAME_LOWER")
 
 
 def _positions(limit: Dim, end: Dim, span: int, stride: int, ceil_mode: bool) -> Dim:
@@ -205,6 +221,7 @@ def transposed_output(
 ) -> Window:
     """Window of a transposed convolution; its ``output`` is the output's spatial shape."""
     rank = len(spatial)
+    _require_auto_pad(auto_pad)
     sizes = tuple(int(k) for k in kernel)
     strides, dilations = tuple(strides) or (1,) * rank, tuple(dilations) or (1,) * rank
     output_padding = tuple(output_padding) or (0,) * rank

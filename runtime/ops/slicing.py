@@ -36,6 +36,9 @@ class Slice(Op):
         axes: Value | None = None,
         steps: Value | None = None,
     ) -> tuple[Type, ...]:
+        for given in (ends, axes, steps):
+            if given is not None and any(map(differ, given.shape, starts.shape)):
+                raise ShapeError(f"bounds of shapes {starts.shape} and {given.shape}")
         if axes is not None and axes.known is None:
             return (TensorType(x.dtype, (UNKNOWN,) * x.rank),)
         count = int(starts.shape[0])
@@ -126,6 +129,8 @@ class Split(Op):
                     f"pieces {tuple(given)} do not split {length} into {self.num_outputs}"
                 )
             return given
+        if isinstance(length, int) and not 0 < self.num_outputs <= max(length, 1):
+            raise ShapeError(f"{length} elements do not split into {self.num_outputs} pieces")
         size = -(-length // self.num_outputs)
         if isinstance(length, int) and isinstance(size, int):
             left = (length - place * size for place in range(self.num_outputs))

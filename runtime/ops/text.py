@@ -189,7 +189,7 @@ class TfIdfVectorizer(Op):
     def _grams(self, row: Sequence[int | str]) -> Iterator[tuple[int | str, ...]]:
         """Every n-gram of a row, under every allowed skip."""
         for length in range(self.min_gram_length, self.max_gram_length + 1):
-            skips = self.max_skip_count if length > 1 else 0
+            skips = min(self.max_skip_count, len(row)) if length > 1 else 0
             for step in range(1, skips + 2):
                 span = (length - 1) * step
                 for start in range(len(row) - span):

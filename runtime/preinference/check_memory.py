@@ -92,7 +92,7 @@ class _Shadow:
     def take(self, step: Step, workspace: Slot | None, where: str) -> None:
         """One step: its reads, its workspace, its writes."""
         reads = [name for name in step.node.reads if name in self.slots]
-        writes = [name for name in step.node.writes if name in self.slots]
+        writes = [name for name in step.node.outputs if name in self.slots]
         for name in reads:
             self.read(name, where)
         if any(name not in self.contents for name in reads):
@@ -179,7 +179,7 @@ class _Shadow:
 
     def signature(self, step: Step) -> tuple[tuple[Value | None, ...], tuple[Type, ...]]:
         inputs = tuple(None if name is None else self.value(name) for name in step.node.inputs)
-        return inputs, tuple(self.tensor(name) for name in step.node.writes)
+        return inputs, tuple(self.tensor(name) for name in step.node.outputs)
 
     def read(self, name: str, where: str) -> None:
         """Complain unless all of a value still holds what was written."""

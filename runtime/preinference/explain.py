@@ -162,11 +162,11 @@ def _memory_report(plan: Plan) -> Iterable[str]:
 
 def _written_nbytes(plan: Plan, step: Step) -> int:
     slots = plan.memory.slots
-    return sum(slots[name].nbytes for name in step.node.writes if name in slots)
+    return sum(slots[name].nbytes for name in step.node.outputs if name in slots)
 
 
 def _writes(step: Step) -> str:
-    typed = zip(step.node.writes, step.types, strict=True)
+    typed = zip(step.node.outputs, step.types, strict=True)
     return ", ".join(f"{name}: {value_type}" for name, value_type in typed)
 
 

@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnnpy.runtime.contracts import PLAIN, Layout
+from mnnpy.runtime.errors import PlanError
 from mnnpy.runtime.graph.types import TensorType
 from mnnpy.runtime.preinference.plan import MemoryPlan, Slot
 
 ALIGNMENT = 64
 EFFORT = 10_000
 """Blocks placed in search of a lower peak: what keeps planning of large graphs fast."""
+
+_ADDRESSABLE = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,11 @@ def plan_memory(
     Returns
     -------
     The memory plan and, per step, the (output, input) pairs that share bytes on purpose.
+
+    Raises
+    ------
+    PlanError
+        Where the values' bytes do not fit into 64-bit offsets.
     """
     sharing = _Sharing(steps, tensors, outputs)
     for name, memory in inputs:
@@ -91,6 +99,9 @@ def plan_memory(
         for index, step in enumerate(steps)
     ]
     placed = [*blocks, *(block for block in scratch if block is not None)]
+    total = sum(block.nbytes for block in placed)
+    if total > _ADDRESSABLE:
+        raise PlanError(f"the plan's values take {total} bytes: more than can be addressed")
     memories = sorted({block.memory for block in placed})
     arenas, bounds = {}, {}
     for memory in memories:

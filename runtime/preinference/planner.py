@@ -8,29 +8,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import mnnpy.runtime
-from mnnpy.runtime.contracts import (
-    PLAIN,
-    Backend,
-    Choice,
-    Cost,
-    Layout,
-    Task,
-)
+from mnnpy.runtime.contracts import PLAIN, Backend, Choice, Cost, Layout, Task
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.inference import infer_values
 from mnnpy.runtime.graph.types import STRING, TensorType, Type, UnknownType, Value
 from mnnpy.runtime.ops.fused import Copy, Fused
 from mnnpy.runtime.ops.slicing import Concat
+from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.memory import MemoryStep, plan_memory
 from mnnpy.runtime.preinference.plan import Plan, Step
-from mnnpy.runtime.preinference.selection import Constraints, Measure, Selected, Selector
+from mnnpy.runtime.preinference.selection import Measure, Selected, Selector
 
 HOST = "host"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Planned:
-    """A plan with what was inferred on the way, and the graph that remains behind it."""
+    """A plan with what is known of its values, copies among them, and the graph behind it."""
 
     plan: Plan
     values: Mapping[str, Value]
@@ -65,13 +59,14 @@ def make_plan(
     wanted = _outputs(graph, nodes, rest)
     nodes = _needed(nodes, wanted, values)
     objects = frozenset(
-        name for node in nodes for name in node.writes if is_object(values[name].type)
-    ) | {name for name, value in inputs.items() if is_object(value.type)}
+        name for node in nodes for name in node.outputs if _is_object(values[name].type)
+    ) | {name for name, value in inputs.items() if _is_object(value.type)}
     selector = Selector(graph, values, backends, constraints or Constraints(), measure)
-    by_kernel = [node for node in nodes if not objects.intersection((*node.reads, *node.writes))]
+    by_kernel = [node for node in nodes if not objects.intersection((*node.reads, *node.outputs))]
     order = _interleaved(nodes, by_kernel, selector.select(by_kernel))
-    plan = _Assembly(graph, values, selector, objects).assemble(order, inputs, wanted)
-    return Planned(replace(plan, complete=rest is None), values, rest)
+    assembly = _Assembly(graph, values, selector, objects)
+    plan = assembly.assemble(order, inputs, wanted)
+    return Planned(replace(plan, complete=rest is None), assembly.values, rest)
 
 
 def _interleaved(
@@ -90,16 +85,11 @@ def _last_part(node: Node) -> Node:
     return node.op.graph.nodes[-1] if isinstance(node.op, Fused) else node
 
 
-def is_object(value_type: Type | None) -> bool:
+def _is_object(value_type: Type | None) -> bool:
     """Whether a value lives outside the arena."""
     if not isinstance(value_type, TensorType):
         return True
     return not value_type.static or value_type.dtype == STRING
-
-
-def is_known(value: Value) -> bool:
-    """Whether a value was evaluated while planning, so that no step computes it."""
-    return value.constant
 
 
 def _plannable(graph: Graph, values: Mapping[str, Value]) -> list[Node]:
@@ -108,10 +98,10 @@ def _plannable(graph: Graph, values: Mapping[str, Value]) -> list[Node]:
     nodes = []
     for node in graph.nodes:
         if unknown.intersection(node.reads):
-            unknown.update(node.writes)
+            unknown.update(node.outputs)
         else:
             nodes.append(node)
-            unknown.update(name for name in node.writes if _size_unknown(values[name].type))
+            unknown.update(name for name in node.outputs if _size_unknown(values[name].type))
     return nodes
 
 
@@ -121,7 +111,7 @@ def _size_unknown(value_type: Type | None) -> bool:
 
 def _outputs(graph: Graph, nodes: Sequence[Node], rest: Graph | None) -> list[str]:
     """Graph outputs and what the rest of the graph reads, as far as it is there by now."""
-    there = {name for node in nodes for name in node.writes} | {*graph.inputs, *graph.constants}
+    there = {name for node in nodes for name in node.outputs} | {*graph.inputs, *graph.constants}
     later = () if rest is None else tuple(rest.inputs)
     return [name for name in dict.fromkeys((*graph.outputs, *later)) if name in there]
 
@@ -129,14 +119,13 @@ def _outputs(graph: Graph, nodes: Sequence[Node], rest: Graph | None) -> list[st
 def _needed(
     nodes: Sequence[Node], wanted: Sequence[str], values: Mapping[str, Value]
 ) -> list[Node]:
-    """Nodes that outputs depend on, less those whose results are known."""
+    """Nodes that outputs depend on, less those whose results were evaluated while planning."""
     needed = set(wanted)
     kept = []
     for node in reversed(nodes):
-        alive = [name for name in node.writes if name in needed and not is_known(values[name])]
-        if alive:
+        if any(name in needed and not values[name].constant for name in node.outputs):
             kept.append(node)
-            needed.update(name for name in node.reads if not is_known(values[name]))
+            needed.update(name for name in node.reads if not values[name].constant)
     return kept[::-1]
 
 
@@ -144,12 +133,12 @@ def _rest(graph: Graph, planned: Sequence[Node], values: Mapping[str, Value]) ->
     """What remains behind the planned nodes; what is known by now becomes its constants."""
     done = {node.name for node in planned}
     behind = [node for node in graph.nodes if node.name not in done]
-    there = {name for node in planned for name in node.writes} | {*graph.inputs, *graph.constants}
+    there = {name for node in planned for name in node.outputs} | {*graph.inputs, *graph.constants}
     outputs = tuple(name for name in graph.outputs if name not in there)
     nodes = _needed(behind, outputs, values)
-    written = {name for node in nodes for name in node.writes}
+    written = {name for node in nodes for name in node.outputs}
     reads = sorted({name for node in nodes for name in node.reads} - written)
-    known = {name: values[name].known for name in (*reads, *outputs) if is_known(values[name])}
+    known = {name: values[name].known for name in (*reads, *outputs) if values[name].constant}
     inputs = {name: values[name].type or UnknownType() for name in reads if name not in known}
     return Graph(tuple(nodes), inputs, outputs, known, graph.name)
 
@@ -165,7 +154,7 @@ class _Assembly:
         objects: frozenset[str],
     ) -> None:
         self.graph = graph
-        self.values = values
+        self.values = dict(values)
         self.selector = selector
         self.objects = objects
         self.home: dict[str, tuple[str, Layout]] = {}
@@ -173,10 +162,12 @@ class _Assembly:
         self.specs: list[MemoryStep] = []
         self.tensors: dict[str, tuple[TensorType, Layout]] = {}
         self.copies: dict[tuple[str, str, Layout], str] = {}
+        self.halos: dict[str, int] = {}
 
     def assemble(
         self, order: Sequence[Selected | Node], inputs: Mapping[str, Value], wanted: Sequence[str]
     ) -> Plan:
+        self._collect_halos(order)
         used = {name for entry in order for name in _node(entry).reads} | set(wanted)
         fed = [name for name in self.graph.inputs if name in used and name not in self.objects]
         for name in fed:
@@ -188,7 +179,7 @@ class _Assembly:
                 self._add_object_step(entry)
         outputs = {}
         for name in wanted:
-            if name in self.objects or is_known(self.values[name]):
+            if name in self.objects or self.values[name].constant:
                 outputs[name] = name
             else:
                 outputs[name] = self._brought(name, HOST, PLAIN, None)
@@ -208,10 +199,23 @@ class _Assembly:
             versions={"mnnpy": mnnpy.runtime.VERSION, "numpy": np.__version__},
         )
 
+    def _collect_halos(self, order: Sequence[Selected | Node]) -> None:
+        """The widest halo that readers of each blocked value need: its producer writes that."""
+        for entry in order:
+            if not isinstance(entry, Selected):
+                continue
+            for name, layout in zip(entry.node.inputs, entry.choice.input_layouts, strict=True):
+                if name is not None and layout.kind == "blocked":
+                    self.halos[name] = max(self.halos.get(name, 0), layout.halo)
+
+    def _with_halo(self, name: str, layout: Layout) -> Layout:
+        if layout.kind != "blocked":
+            return layout
+        return replace(layout, halo=self.halos.get(name, 0))
+
     def _settle(self, name: str, memory: str, layout: Layout) -> None:
-        tensor = self.values[name.split("@", 1)[0] if name not in self.values else name].tensor
         self.home[name] = (memory, layout)
-        self.tensors[name] = (tensor, layout)
+        self.tensors[name] = (self.values[name].tensor, layout)
 
     def _add(self, selected: Selected) -> None:
         node, choice = selected.node, selected.choice
@@ -221,11 +225,19 @@ class _Assembly:
             else self._brought(name, selected.memory, layout, choice.backend)
             for name, layout in zip(node.inputs, choice.input_layouts, strict=True)
         )
+        for name, layout in zip(node.outputs, choice.output_layouts, strict=True):
+            self._settle(name, selected.memory, self._with_halo(name, layout))
+        choice = replace(
+            choice,
+            input_layouts=tuple(
+                self.home[name][1] if name in self.home else layout
+                for name, layout in zip(reads, choice.input_layouts, strict=True)
+            ),
+            output_layouts=tuple(self.home[name][1] for name in node.outputs),
+        )
         node = replace(node, inputs=reads)
         kernel, task = selected.kernel, selected.task
         self.steps.append(Step(node, choice, task.outputs))
-        for name, layout in zip(node.writes, choice.output_layouts, strict=True):
-            self._settle(name, selected.memory, layout)
         self.specs.append(
             MemoryStep(
                 tuple(name if name in self.home else None for name in reads),
@@ -249,9 +261,9 @@ class _Assembly:
         node = replace(node, inputs=reads)
         count = len(node.outputs)
         choice = Choice("numpy", "object", (), (PLAIN,) * len(reads), (PLAIN,) * count, Cost(0.0))
-        types = tuple(self.values[name].type or UnknownType() for name in node.writes)
+        types = tuple(self.values[name].type or UnknownType() for name in node.outputs)
         self.steps.append(Step(node, choice, types))
-        for name in node.writes:
+        for name in node.outputs:
             if name not in self.objects:
                 self._settle(name, HOST, PLAIN)
         writes = tuple(None if name in self.objects else name for name in node.outputs)
@@ -260,23 +272,28 @@ class _Assembly:
 
     def _brought(self, name: str, memory: str, layout: Layout, backend: str | None) -> str:
         """The value in the wanted memory and layout; adds a copy step where it is elsewhere."""
-        given = self.home[name]
+        given, layout = self.home[name], self._with_halo(name, layout)
         if given == (memory, layout):
             return name
         key = (name, memory, layout)
         if key not in self.copies:
-            target = f"{name}@{memory}" + ("" if layout == PLAIN else f":{layout}")
+            target = self._fresh(f"{name}@{memory}" + ("" if layout == PLAIN else f":{layout}"))
             by = backend if backend is not None and memory != HOST else self._backend_of(given[0])
             seconds = self.selector.conversion_seconds(name, given, (memory, layout), by)
             choice = Choice(by, "copy", (), (given[1],), (layout,), Cost(seconds))
-            tensor = self.values[name].tensor
+            self.values[target] = Value(self.values[name].type)
             copy = Node(target, Copy(), (name,), (target,))
-            self.steps.append(Step(copy, choice, (tensor,)))
+            self.steps.append(Step(copy, choice, (self.values[name].tensor,)))
             self.specs.append(MemoryStep((name,), (target,), memory))
-            self.home[target] = (memory, layout)
-            self.tensors[target] = (tensor, layout)
+            self._settle(target, memory, layout)
             self.copies[key] = target
         return self.copies[key]
+
+    def _fresh(self, name: str) -> str:
+        """The name, or one like it that the graph has no value of."""
+        while name in self.values:
+            name += "'"
+        return name
 
     def _backend_of(self, memory: str) -> str:
         devices = self.selector.devices

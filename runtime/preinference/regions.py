@@ -35,7 +35,7 @@ def anchored_chains(
     A chain follows values that one node only reads, whose type does not change along the way.
     """
     for node in graph.nodes:
-        if type(node.op) not in anchors or len(node.writes) != 1:
+        if type(node.op) not in anchors or len(node.outputs) != 1:
             continue
         chain = [node]
         while len(chain) <= LONGEST_EPILOGUE:
@@ -50,14 +50,14 @@ def anchored_chains(
 def _next_in_chain(
     graph: Graph, values: Mapping[str, Value], chain: list[Node], chained: Collection[type[Op]]
 ) -> Node | None:
-    (running,) = chain[-1].writes
+    (running,) = chain[-1].outputs
     readers = graph.consumers.get(running, ())
     if len(readers) != 1 or running in graph.outputs:
         return None
     reader = readers[0]
-    if type(reader.op) not in chained or len(reader.writes) != 1:
+    if type(reader.op) not in chained or len(reader.outputs) != 1:
         return None
-    kept = values[reader.writes[0]].type == values[running].type
+    kept = values[reader.outputs[0]].type == values[running].type
     return reader if kept and reader.inputs.count(running) == 1 else None
 
 
@@ -86,6 +86,13 @@ class Anchored:
     epilogue: tuple[EpilogueStep, ...]
 
     @property
+    def source(self) -> int:
+        """Region input that the anchor reads first."""
+        position = self.positions[0]
+        assert position is not None
+        return position
+
+    @property
     def bias_op(self) -> Op:
         return Add()
 
@@ -97,7 +104,7 @@ def split_anchored(task: Task) -> Anchored:
     graph = task.op.graph
     position = {name: index for index, name in enumerate(graph.inputs)}
     anchor, *rest = graph.nodes
-    (running,) = anchor.writes
+    (running,) = anchor.outputs
     steps = []
     for node in rest:
         operands = tuple(
@@ -105,7 +112,7 @@ def split_anchored(task: Task) -> Anchored:
             for name in node.inputs
         )
         steps.append(EpilogueStep(node.op, operands))
-        (running,) = node.writes
+        (running,) = node.outputs
     places = tuple(None if name is None else position[name] for name in anchor.inputs)
     inputs = tuple(None if place is None else task.inputs[place] for place in places)
     inner = Task(anchor.op, inputs, (task.outputs[0],))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -24,53 +23,10 @@ from mnnpy.runtime.contracts import (
 )
 from mnnpy.runtime.errors import PlanError
 from mnnpy.runtime.graph.graph import Graph, Node
-from mnnpy.runtime.graph.types import TensorType, Type, Value
+from mnnpy.runtime.graph.types import TensorType, Value
 from mnnpy.runtime.ops.fused import Fused
+from mnnpy.runtime.preinference.constraints import Constraints, shown_config
 from mnnpy.runtime.preinference.pbqp import Matrix, Vector, solve_pbqp
-
-
-@dataclass(frozen=True, slots=True)
-class Constraints:
-    """What a user allows.
-
-    Parameters
-    ----------
-    allowed, forbidden : operator kind or node-name pattern -> scheme names.
-    pinned : node name -> (backend, scheme, config); config None means any.
-    max_error : largest relative error that a scheme may add.
-    max_workspace_nbytes : largest workspace of one step.
-    fuse : whether regions are considered.
-    regions : the regions to use, each by its nodes' names; None leaves them to selection.
-    """
-
-    allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    forbidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    pinned: Mapping[str, tuple[str, str, Config | None]] = field(default_factory=dict)
-    max_error: float = 1e-3
-    max_workspace_nbytes: int | None = None
-    fuse: bool = True
-    regions: frozenset[tuple[str, ...]] | None = None
-
-    def reason_against(
-        self, node: Node, backend: str, scheme: str, config: Config | None
-    ) -> str | None:
-        """Why this candidate may not be used, in words."""
-        pin = self.pinned.get(node.name)
-        if pin is not None:
-            fits = pin[:2] == (backend, scheme) and (config is None or pin[2] in (None, config))
-            return None if fits else f"pinned to {pin[1]}{_shown(pin[2])} on {pin[0]}"
-        for pattern, schemes in self.forbidden.items():
-            if scheme in schemes and _applies(pattern, node):
-                return f"forbidden for {pattern}"
-        for pattern, schemes in self.allowed.items():
-            if scheme not in schemes and _applies(pattern, node):
-                return f"not among those allowed for {pattern}"
-        return None
-
-
-def _applies(pattern: str, node: Node) -> bool:
-    kinds = node.op.kind.split("+")
-    return pattern in kinds or fnmatchcase(node.name, pattern)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +79,7 @@ class Selector:
     def select(self, nodes: Sequence[Node]) -> list[Selected]:
         """Cover ``nodes`` by single nodes and regions and choose for each."""
         cover = self._cover(nodes)
-        tasks = [self.task(node) for node in cover]
+        tasks = [Task.of(node, self.values) for node in cover]
         weighed = [self._measured(node, task) for node, task in zip(cover, tasks, strict=True)]
         for node, (candidates, rejected) in zip(cover, weighed, strict=True):
             if not candidates:
@@ -137,14 +93,10 @@ class Selector:
             )
         ]
 
-    def task(self, node: Node) -> Task:
-        inputs = tuple(None if name is None else self.values[name] for name in node.inputs)
-        return Task(node.op, inputs, tuple(self._type(name) for name in node.writes))
-
     def candidates(self, node: Node, task: Task) -> tuple[list[Candidate], list[Rejected]]:
         """Everything that could run the task, and everything that could not with its reason."""
-        constrained = self._constraint_key(node)
-        key = (constrained, task_key(task))
+        alone = node.name if self.constraints.concerns(node) else None
+        key = (alone, task_key(task))
         if key not in self._memo:
             self._memo[key] = self._weigh(node, task)
         return self._memo[key]
@@ -160,13 +112,6 @@ class Selector:
             for c, s in zip(candidates, seconds, strict=True)
         ]
         return sorted(timed, key=lambda c: c.cost.seconds), rejected
-
-    def _constraint_key(self, node: Node) -> str | None:
-        """Nodes that a constraint names on their own are weighed on their own."""
-        c = self.constraints
-        patterns = (*c.allowed, *c.forbidden)
-        named = node.name in c.pinned or any(fnmatchcase(node.name, p) for p in patterns)
-        return node.name if named else None
 
     def _weigh(self, node: Node, task: Task) -> tuple[list[Candidate], list[Rejected]]:
         candidates: list[Candidate] = []
@@ -247,12 +192,12 @@ class Selector:
         return Node(parts[0].name, Fused(graph), tuple(graph.inputs), graph.outputs)
 
     def _saving(self, parts: Sequence[Node], region: Node) -> float:
-        whole, _ = self.candidates(region, self.task(region))
+        whole, _ = self.candidates(region, Task.of(region, self.values))
         if not whole:
             return -np.inf
         total = 0.0
         for part in parts:
-            single, _ = self.candidates(part, self.task(part))
+            single, _ = self.candidates(part, Task.of(part, self.values))
             if not single:
                 return np.inf
             total += single[0].cost.seconds
@@ -268,6 +213,8 @@ class Selector:
         edges: dict[tuple[int, int], Matrix] = {}
         for reader, node in enumerate(cover):
             for position, name in enumerate(node.inputs):
+                if name is None:
+                    continue
                 if name not in writer:
                     self._add_feed_cost(name, position, options[reader], costs[reader])
                     continue
@@ -280,7 +227,7 @@ class Selector:
 
     def _edge(
         self,
-        name: str | None,
+        name: str,
         sources: Sequence[Candidate],
         output: int,
         readers: Sequence[Candidate],
@@ -295,24 +242,20 @@ class Selector:
         return matrix
 
     def _add_feed_cost(
-        self,
-        name: str | None,
-        position: int,
-        readers: Sequence[Candidate],
-        costs: Vector,
+        self, name: str, position: int, readers: Sequence[Candidate], costs: Vector
     ) -> None:
         """Graph inputs arrive plain, in host memory; constants are prepared when binding."""
-        if name is None or name not in self.graph.inputs:
+        if name not in self.graph.inputs:
             return
         for j, reader in enumerate(readers):
             wanted = (reader.memory, reader.input_layouts[position])
             costs[j] += self.conversion_seconds(name, ("host", PLAIN), wanted, reader.backend)
 
     def conversion_seconds(
-        self, name: str | None, given: tuple[str, Layout], wanted: tuple[str, Layout], backend: str
+        self, name: str, given: tuple[str, Layout], wanted: tuple[str, Layout], backend: str
     ) -> float:
         """Time of bringing a value from one memory and layout to another."""
-        if given == wanted or name is None:
+        if given[0] == wanted[0] and given[1].matches(wanted[1]):
             return 0.0
         tensor = self.values[name].type
         if not isinstance(tensor, TensorType) or not tensor.static:
@@ -343,11 +286,6 @@ class Selector:
             (*others, *rejected),
         )
         return Selected(node, task, choice, best.kernel, best.memory)
-
-    def _type(self, name: str) -> Type:
-        inferred = self.values[name].type
-        assert inferred is not None
-        return inferred
 
 
 def _cheapest_per_signature(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -395,14 +333,10 @@ def _value_key(value: Value | None) -> object:
     return (value.type, known.tobytes() if small else True)
 
 
-def _shown(config: Config | None) -> str:
-    return f" ({', '.join(f'{key}={value}' for key, value in config)})" if config else ""
-
-
 def _no_candidate(node: Node, rejected: Sequence[Rejected]) -> str:
     lines = [f"nothing can run {node}:"]
     lines += [
-        f"  {entry.scheme}{_shown(entry.config)} on {entry.backend}: {entry.reason}"
+        f"  {entry.scheme}{shown_config(entry.config)} on {entry.backend}: {entry.reason}"
         for entry in rejected
     ]
     lines.append("allow another scheme or backend, or remove the pin")

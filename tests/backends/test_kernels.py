@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product as cartesian
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mnnpy.runtime.contracts import Backend, BoundStep, Buffers, Choice, Config, Cost, Kernel, Task
+from mnnpy.backends import host_memory
+from mnnpy.runtime.contracts import (
+    PLAIN,
+    Backend,
+    BoundStep,
+    Buffers,
+    Choice,
+    Config,
+    Cost,
+    Kernel,
+    Layout,
+    Task,
+)
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import TensorType, Value, type_of
@@ -74,6 +88,8 @@ CASES: dict[str, tuple[Op, list[Array], tuple[int, ...]]] = {
         (1, 2),
     ),
     "gemm": (Gemm(transB=1), [normal(7, 33), normal(17, 33), normal(17)], (1, 2)),
+    "gemm one row": (Gemm(), [normal(1, 131), normal(131, 200), normal(200)], (1, 2)),
+    "gemm many rows": (MatMul(), [normal(2, 65, 96), normal(96, 70)], (1,)),
     "gemm scaled": (Gemm(alpha=0.5, beta=2.0), [normal(7, 33), normal(33, 5), normal(5)], (1, 2)),
     "matmul": (MatMul(), [normal(3, 2, 13, 16), normal(3, 2, 16, 7)], ()),
     "matmul broadcast": (MatMul(), [normal(3, 13, 16), normal(16, 7)], (1,)),
@@ -108,8 +124,8 @@ def test_kernels(backend_name: str, name: str) -> None:
     task = Task(op, values, op.infer(*values)[:1])
     wide = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays]
     wanted = op.reference(np, *wide)[0]
-    for kernel, config in _candidates(backend, task):
-        found = _run(backend, kernel, config, task, arrays)
+    for (kernel, config), halo in cartesian(_candidates(backend, task), (0, 2)):
+        found = _run(backend, kernel, config, task, arrays, halo)
         worst = np.max(np.abs(found - wanted)) / np.max(np.abs(wanted))
         allowed = 1e-5 + kernel.max_error(task, config)
         assert worst <= allowed, f"{kernel.scheme} {dict(config)} is off by {worst:.1e}"
@@ -141,16 +157,26 @@ def _candidates(backend: Backend, task: Task) -> Iterator[tuple[Kernel, Config]]
 
 
 def _run(
-    backend: Backend, kernel: Kernel, config: Config, task: Task, arrays: list[Array]
+    backend: Backend,
+    kernel: Kernel,
+    config: Config,
+    task: Task,
+    arrays: list[Array],
+    extra_halo: int = 0,
 ) -> Array:
-    """The kernel's output 0, run twice on poisoned memory, brought to the host."""
-    layouts_in, layouts_out = kernel.layouts(task, config)
+    """The kernel's output 0, run twice on poisoned memory, brought to the host and plain."""
+    layouts_in, layouts_out = (
+        tuple(_widened(layout, extra_halo) for layout in layouts)
+        for layouts in kernel.layouts(task, config)
+    )
     packed_inputs = kernel.packed_inputs(task, config)
     inputs = tuple(
-        None if index in packed_inputs else backend.upload(array)
-        for index, array in enumerate(arrays)
+        None if index in packed_inputs else backend.upload(placed(array, layout))
+        for index, (array, layout) in enumerate(zip(arrays, layouts_in, strict=True))
     )
-    outputs = tuple(_poisoned(backend, task.output(i)) for i in range(len(layouts_out)))
+    outputs = tuple(
+        _poisoned(backend, task.output(i), layout) for i, layout in enumerate(layouts_out)
+    )
     workspace = backend.allocate(max(kernel.workspace_nbytes(task, config), 1))
     buffers = Buffers(inputs, outputs, workspace, kernel.pack(task, config))
     choice = Choice(backend.name, kernel.scheme, config, layouts_in, layouts_out, Cost(0.0))
@@ -160,10 +186,54 @@ def _run(
         for _ in range(2):
             workspace[...] = 0xFF
             program()
-    return np.asarray(backend.to_host(outputs[0]))
+    return fetched(np.asarray(backend.to_host(outputs[0])), task.output(), layouts_out[0])
 
 
-def _poisoned(backend: Backend, tensor: TensorType) -> Any:
-    arena = backend.allocate(max(tensor.nbytes, 1))
+def _widened(layout: Layout, halo: int) -> Layout:
+    return replace(layout, halo=layout.halo + halo) if layout.kind == "blocked" else layout
+
+
+def placed(array: Array, layout: Layout) -> Array:
+    """A plain array in a layout; lanes beyond the channels hold NaN, a halo its fill."""
+    if layout == PLAIN:
+        return array
+    border = [(0, 0), (0, 0), *((layout.halo, layout.halo),) * (array.ndim - 2)]
+    wide = np.pad(array, border, constant_values=layout.fill)
+    if layout.kind == "plain":
+        return aligned(wide)
+    n, c, *spatial = wide.shape
+    blocks = -(-c // layout.block)
+    filled = np.full((n, blocks * layout.block, *spatial), np.nan, dtype=array.dtype)
+    filled[:, :c] = wide
+    by_block = filled.reshape(n, blocks, layout.block, *spatial)
+    return aligned(np.moveaxis(by_block, 2, -1))
+
+
+def aligned(array: Array) -> Array:
+    memory = host_memory.aligned_bytes(array.nbytes)
+    copy = host_memory.array_view(memory, 0, array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def fetched(array: Array, tensor: TensorType, layout: Layout) -> Array:
+    """The plain content of an array in a layout; checks that its halo holds the fill."""
+    if layout.kind != "blocked":
+        return array
+    inside = (
+        slice(None),
+        slice(None),
+        *(slice(layout.halo, layout.halo + int(d)) for d in tensor.shape[2:]),
+    )
+    border = array.copy()
+    border[inside] = layout.fill
+    assert (border == layout.fill).all(), "the halo does not hold its fill"
+    n, c = int(tensor.shape[0]), int(tensor.shape[1])
+    by_channel = np.moveaxis(array[inside], -1, 2)
+    return by_channel.reshape(n, -1, *by_channel.shape[3:])[:, :c]
+
+
+def _poisoned(backend: Backend, tensor: TensorType, layout: Layout) -> Any:
+    arena = backend.allocate(max(layout.nbytes(tensor), 1))
     arena[...] = 0xFF
-    return backend.view(arena, 0, tuple(int(d) for d in tensor.shape), tensor.dtype)
+    return backend.view(arena, 0, layout.physical_shape(tensor), tensor.dtype)

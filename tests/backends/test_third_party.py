@@ -101,7 +101,7 @@ def builder() -> GraphBuilder:
 @pytest.mark.usefixtures("installed")
 def test_a_session_uses_it_with_fallbacks() -> None:
     b = builder()
-    graph = b.graph(b.nodes[-1].writes[0])
+    graph = b.graph(b.nodes[-1].outputs[0])
     session = Session(graph, backend="toy")
     feeds = random_feeds(graph)
     assert_close(session.run(feeds), evaluate(graph, np, feeds))
@@ -116,7 +116,7 @@ def test_a_session_uses_it_with_fallbacks() -> None:
 @pytest.mark.usefixtures("installed")
 def test_strict_refuses_what_it_cannot_run() -> None:
     b = builder()
-    graph = b.graph(b.nodes[-1].writes[0])
+    graph = b.graph(b.nodes[-1].outputs[0])
     with pytest.raises(BackendError, match="nothing can run Sigmoid node"):
         Session(graph, backend="toy", strict=True).run(random_feeds(graph))
 

@@ -124,7 +124,7 @@ def test_graphs_survive() -> None:
     constants = {"w": np.ones((2, 2), np.float32)}
     branch = OPERATORS["If"](INNER, INNER)  # type: ignore[call-arg]
     nodes = (
-        Node("if", branch, ("c", None, "x"), (None, "y")),
+        Node("if", branch, ("c", None, "x"), ("v", "y")),
         Node("relu", Relu(), ("y",), ("z",)),
     )
     inputs = {"c": TensorType(DTYPES["bool"], ()), "x": TensorType(FLOAT32, (N, 4))}

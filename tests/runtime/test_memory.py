@@ -41,7 +41,7 @@ def needed_nbytes(plan: Plan) -> int:
     first = dict.fromkeys(plan.inputs, 0)
     last = dict.fromkeys(plan.outputs.values(), count)
     for index, step in enumerate(plan.steps):
-        for name in step.node.writes:
+        for name in step.node.outputs:
             first[name] = index
             last.setdefault(name, index)
         for name in step.node.reads:
@@ -143,12 +143,12 @@ def planted_errors() -> Mapping[str, Plan]:
         f"{name} shifted": moved(plan, name, ALIGNMENT)
         for step in steps
         if step.aliases
-        for name in step.node.writes
+        for name in step.node.outputs
     }
     where = next(i for i, w in enumerate(memory.workspaces) if w is not None)
     workspace = memory.workspaces[where]
     assert workspace is not None
-    for name in (*steps[where].node.reads, *steps[where].node.writes):
+    for name in (*steps[where].node.reads, *steps[where].node.outputs):
         if name in memory.slots:
             places = list(memory.workspaces)
             places[where] = replace(workspace, offset=memory.slots[name].offset)
@@ -205,7 +205,7 @@ def test_the_checker_finds_values_laid_over_live_ones(seed: int) -> None:
     """Every value written while another one waits to be read, laid over that one."""
     made = planned(random_graph(seed))
     steps, slots = made.plan.steps, made.plan.memory.slots
-    written = {name: i for i, step in enumerate(steps) for name in step.node.writes}
+    written = {name: i for i, step in enumerate(steps) for name in step.node.outputs}
     read = {name: i for i, step in enumerate(steps) for name in step.node.reads}
     read |= dict.fromkeys(made.plan.outputs.values(), len(steps))
     pairs = [

@@ -26,9 +26,9 @@ from mnnpy.runtime.ops.selection import NonZero
 from mnnpy.runtime.ops.shaping import Reshape, Shape, Transpose
 from mnnpy.runtime.ops.slicing import Concat, Expand, Slice
 from mnnpy.runtime.preinference.check_memory import check_memory
+from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.plan import Plan
 from mnnpy.runtime.preinference.planner import make_plan
-from mnnpy.runtime.preinference.selection import Constraints
 from mnnpy.runtime.registry import with_fallbacks
 from mnnpy.runtime.session import Session
 from tests.runtime.graphs import GraphBuilder, assert_close, random_feeds, random_graph

@@ -354,7 +354,8 @@ def test_plans_by_shape() -> None:
     [
         ({"backend": "nonsense"}, BackendError, "there is no backend 'nonsense'; installed are"),
         ({"precision": "exact"}, ConfigError, "precision 'exact' is not one of high"),
-        ({"threads": 0}, ConfigError, "threads must be at least 1, not 0"),
+        ({"threads": 0}, ConfigError, "threads must be a whole number of at least 1, not 0"),
+        ({"threads": "2"}, ConfigError, "threads must be a whole number of at least 1, not '2'"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], error: type[MnnpyError], said: str) -> None:

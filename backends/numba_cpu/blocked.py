@@ -1,0 +1,93 @@
+"""Tensors in channel-blocked layout: where an element lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mnnpy.backends.numba_cpu.ir import Function, Value
+from mnnpy.runtime.contracts import Layout
+from mnnpy.runtime.graph.types import Array, TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """An (n, c, h, w) tensor as (n, blocks, h + 2 halo, w + 2 halo, lanes); pitches in floats."""
+
+    n: int
+    c: int
+    h: int
+    w: int
+    lanes: int
+    halo: int
+
+    @staticmethod
+    def of(tensor: TensorType, array: Array) -> Blocked:
+        """Read the halo off the array that holds the tensor."""
+        n, c, h, w = (int(dim) for dim in tensor.shape)
+        return Blocked(n, c, h, w, array.shape[-1], (array.shape[3] - w) // 2)
+
+    def as_one_row(self) -> Blocked:
+        """The same memory as images of a single long row; without a halo rows touch each other."""
+        return Blocked(self.n, self.c, 1, self.h * self.w, self.lanes, 0)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.c // self.lanes)
+
+    @property
+    def last_channels(self) -> int:
+        """Channels of the last block."""
+        return self.c - (self.blocks - 1) * self.lanes
+
+    @property
+    def row(self) -> int:
+        return (self.w + 2 * self.halo) * self.lanes
+
+    @property
+    def plane(self) -> int:
+        return (self.h + 2 * self.halo) * self.row
+
+    @property
+    def image(self) -> int:
+        return self.blocks * self.plane
+
+    @property
+    def origin(self) -> int:
+        """Offset of the first pixel within a plane."""
+        return self.halo * (self.row + self.lanes)
+
+
+def blocked(lanes: int, halo: int = 0) -> Layout:
+    """The layout; as an input's, ``halo`` is the least that the kernel needs."""
+    return Layout("blocked", lanes, halo)
+
+
+def row_start(
+    f: Function, base: Value, t: Blocked, image: Value, block: Value, row: Value
+) -> Value:
+    """Address of the first pixel of a row."""
+    plane = f.at(f.at(base, f.mul(image, t.image)), f.mul(block, t.plane))
+    return f.at(f.at(plane, f.mul(row, t.row)), t.origin)
+
+
+def clear_halo(f: Function, y: Blocked, start: Value, row: Value, vectors: int = 1) -> None:
+    """Write zeros around a finished row, and above the first and below the last one.
+
+    ``start`` is the row's first pixel in the first of ``vectors`` planes.
+    """
+    if not y.halo:
+        return
+    zero = f.constant(0.0)
+    border = y.halo * y.row // y.lanes
+    for v in range(vectors):
+        first = f.at(start, v * y.plane)
+        for column in range(y.halo):
+            f.store_vector(zero, f.at(first, (column - y.halo) * y.lanes))
+            f.store_vector(zero, f.at(first, (y.w + column) * y.lanes))
+        for edge, offset in ((0, -y.halo * y.row), (y.h - 1, y.row)):
+            begin = f.at(first, offset - y.halo * y.lanes)
+
+            def fill(begin: Value = begin) -> None:
+                f.loop(border, lambda i: f.store_vector(zero, f.at(begin, f.mul(i, y.lanes))))
+
+            f.when(f.compare("eq", row, edge), fill)

@@ -1,0 +1,107 @@
+"""Direct convolution: the product tile over every tap, at the rate of the multiply-adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mnnpy.backends.numba_cpu.blocked import Blocked, blocked
+from mnnpy.backends.numba_cpu.convolutions import (
+    epilogue_of,
+    halo_needed,
+    is_flat,
+    pack_bias,
+    pack_weights,
+    row_choices,
+    unfit_convolution,
+)
+from mnnpy.backends.numba_cpu.dense import DenseKernel, blocked_source, planar_source
+from mnnpy.backends.numba_cpu.kernel import NativeKernel
+from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.graph.types import Array
+from mnnpy.runtime.ops.convolution import Conv
+from mnnpy.runtime.preinference.regions import split_anchored
+from mnnpy.schemes.geometry import ConvGeometry
+
+_FEW_CHANNELS = 4
+
+
+class ConvDirect(NativeKernel):
+    """Any kernel, stride, dilation and padding, one group; bias and epilogue inside the store.
+
+    Inputs of a few channels (pictures) are read row by row as they are; others channel-blocked.
+    """
+
+    __slots__ = ()
+    scheme = "conv_direct"
+    operators = (Conv,)
+
+    def reject(self, task: Task, device: Device) -> str | None:
+        anchored = split_anchored(task)
+        reason = unfit_convolution(task, anchored)
+        if reason is not None:
+            return reason
+        g = ConvGeometry.of(anchored.task)
+        return f"{g.group} groups" if g.group > 1 else None
+
+    def configs(self, task: Task, device: Device) -> Sequence[Config]:
+        g = ConvGeometry.of(split_anchored(task).task)
+        blocks = -(-g.k // self.lanes)
+        if g.c < _FEW_CHANNELS:
+            vectors = next(v for v in (4, 2, 1) if blocks % v == 0)
+            height = {4: 5, 2: 10, 1: 14}[vectors]
+            return tuple(_config(r, vectors) for r in row_choices(g.output[1], height, 4))
+        width = g.pixels if is_flat(g) else g.output[1]
+        return tuple(_config(rows, 1) for rows in row_choices(width, 14, 7))
+
+    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
+        anchored = split_anchored(task)
+        g, lanes = ConvGeometry.of(anchored.task), self.lanes
+        inputs = [PLAIN] * len(task.inputs)
+        halo = halo_needed(g)
+        source = Layout(halo=halo) if g.c < _FEW_CHANNELS else blocked(lanes, halo)
+        inputs[anchored.source] = source
+        for position in epilogue_of(task, anchored).added:
+            inputs[position] = blocked(lanes)
+        return tuple(inputs), (blocked(lanes),)
+
+    def work(self, task: Task, config: Config) -> Work:
+        g, lanes = ConvGeometry.of(split_anchored(task).task), self.lanes
+        return Work(g.n * g.pixels * g.c * g.taps * -(-g.k // lanes) * lanes, task.nbytes, 1)
+
+    def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
+        anchored = split_anchored(task)
+        return tuple(p for p in (anchored.positions[1], anchored.bias) if p is not None)
+
+    def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
+        anchored, lanes = split_anchored(task), self.lanes
+        bias = None if anchored.bias is None else task.known(anchored.bias)
+        w = anchored.task.known(1)
+        assert w is not None
+        channels = 1 if w.shape[1] < _FEW_CHANNELS else lanes
+        weights = pack_weights(w, channels, int(dict(config)["vectors"]) * lanes)
+        return weights, pack_bias(bias, len(w), lanes)
+
+    def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
+        anchored, options = split_anchored(task), dict(config)
+        g, epilogue = ConvGeometry.of(anchored.task), epilogue_of(task, anchored)
+        x, y = buffers.inputs[anchored.source], buffers.outputs[0]
+        added = [a for p in epilogue.added if (a := buffers.inputs[p]) is not None]
+        assert x is not None
+        target = Blocked.of(task.output(), y)
+        residuals = tuple(Blocked.of(task.output(), a) for a in added)
+        if x.ndim == 4:
+            source = planar_source(g, x.shape)
+        else:
+            origin = Blocked.of(anchored.task.tensor(0), x)
+            if is_flat(g) and not any(t.halo for t in (origin, target, *residuals)):
+                origin, target = origin.as_one_row(), target.as_one_row()
+                residuals = tuple(r.as_one_row() for r in residuals)
+            source = blocked_source(g, origin)
+        kernel = DenseKernel(
+            source, target, residuals, epilogue, int(options["rows"]), int(options["vectors"])
+        )
+        return self.call(kernel.ir(), [x, *buffers.packed, y, *added], kernel.units)
+
+
+def _config(rows: int, vectors: int) -> Config:
+    return (("rows", rows), ("vectors", vectors))

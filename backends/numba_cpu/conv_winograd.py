@@ -1,0 +1,155 @@
+"""Winograd convolution on blocked tensors, a few rows of tiles at a time.
+
+Per block of tiles: transform the input (one unit per block of channels), then multiply and
+transform back (one unit per block of output channels). What lies between stays in a near cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mnnpy.backends.numba_cpu.blocked import Blocked, blocked
+from mnnpy.backends.numba_cpu.convolutions import (
+    aligned_copy,
+    epilogue_of,
+    halo_needed,
+    pack_bias,
+    unfit_convolution,
+)
+from mnnpy.backends.numba_cpu.kernel import NativeKernel
+from mnnpy.backends.numba_cpu.native import NativeCall, NativeSequence
+from mnnpy.backends.numba_cpu.winograd_code import Tiling, halo_code, product_code, transform_code
+from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.graph.types import Array
+from mnnpy.runtime.ops.convolution import Conv
+from mnnpy.runtime.preinference.regions import split_anchored
+from mnnpy.schemes.conv_winograd import winograd_error
+from mnnpy.schemes.geometry import ConvGeometry
+from mnnpy.schemes.winograd_matrices import winograd_matrices
+
+_TILES_TOGETHER = 49
+_TILE_LIMIT = 9
+
+
+class ConvWinograd(NativeKernel):
+    """F(m, r) for kernels of stride one; an axis with one tap is left alone."""
+
+    __slots__ = ()
+    scheme = "conv_winograd"
+    operators = (Conv,)
+
+    def reject(self, task: Task, device: Device) -> str | None:
+        anchored = split_anchored(task)
+        reason = unfit_convolution(task, anchored)
+        if reason is not None:
+            return reason
+        g = ConvGeometry.of(anchored.task)
+        if max(g.strides) > 1 or max(g.dilations) > 1 or g.group > 1:
+            return f"strides {g.strides}, dilations {g.dilations}, group {g.group}: needs ones"
+        if g.taps == 1 or max(g.kernel) > 7:
+            return f"kernel {g.kernel}"
+        return "too few input channels" if g.c < self.lanes else None
+
+    def configs(self, task: Task, device: Device) -> Sequence[Config]:
+        g = ConvGeometry.of(split_anchored(task).task)
+        sizes = [m for m in (2, 4, 6) if m + max(g.kernel) - 1 < _TILE_LIMIT]
+        return tuple((("m", m), ("rows", self._rows(g, m))) for m in sizes)
+
+    @staticmethod
+    def _rows(g: ConvGeometry, m: int) -> int:
+        """Rows of tiles together, in blocks of about equal size."""
+        mh, mw = (m if taps > 1 else 1 for taps in g.kernel)
+        high, wide = -(-g.output[0] // mh), -(-g.output[1] // mw)
+        count = max(1, round(high * wide / _TILES_TOGETHER))
+        return -(-high // min(count, high))
+
+    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
+        anchored = split_anchored(task)
+        inputs = [PLAIN] * len(task.inputs)
+        halo = halo_needed(ConvGeometry.of(anchored.task))
+        inputs[anchored.source] = blocked(self.lanes, halo)
+        for position in epilogue_of(task, anchored).added:
+            inputs[position] = blocked(self.lanes)
+        return tuple(inputs), (blocked(self.lanes),)
+
+    def work(self, task: Task, config: Config) -> Work:
+        t = self._tiling(task, config)
+        products = t.area * t.c * t.k
+        transforms = t.area * (sum(t.a) * t.c + (t.a[1] + t.m[0]) * t.k)
+        macs = t.n * t.tiles * (products + transforms // 2)
+        weights = t.n * t.blocks * t.area * t.c * t.k * 4
+        return Work(macs, task.nbytes + weights, t.n * 2 * t.blocks)
+
+    def max_error(self, task: Task, config: Config) -> float:
+        return winograd_error(ConvGeometry.of(split_anchored(task).task), config)
+
+    def workspace_nbytes(self, task: Task, config: Config) -> int:
+        return self._tiling(task, config).data_elements * 4
+
+    def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
+        anchored = split_anchored(task)
+        return tuple(p for p in (anchored.positions[1], anchored.bias) if p is not None)
+
+    def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
+        """U = G w G' as (k blocks, frequencies, c, lanes), computed in float64; bias in vectors."""
+        anchored, t = split_anchored(task), self._tiling(task, config)
+        w = anchored.task.known(1)
+        assert w is not None
+        (_, g_h, _), (_, g_w, _) = (
+            winograd_matrices(m, r) for m, r in zip(t.m, t.kernel, strict=True)
+        )
+        u = np.einsum("ar,kcrs,bs->kabc", g_h, w.astype(np.float64), g_w, optimize=True)
+        filled = np.zeros((-(-t.k // self.lanes) * self.lanes, t.area, t.c), dtype=np.float32)
+        filled[: t.k] = u.reshape(t.k, t.area, t.c)
+        by_block = filled.reshape(-1, self.lanes, t.area, t.c).transpose(0, 2, 3, 1)
+        bias = None if anchored.bias is None else task.known(anchored.bias)
+        return aligned_copy(by_block), pack_bias(bias, t.k, self.lanes)
+
+    def _tiling(self, task: Task, config: Config) -> Tiling:
+        g, options = ConvGeometry.of(split_anchored(task).task), dict(config)
+        m = int(options["m"])
+        return Tiling(
+            g.n,
+            g.c,
+            g.k,
+            (g.kernel[0], g.kernel[1]),
+            (m if g.kernel[0] > 1 else 1, m if g.kernel[1] > 1 else 1),
+            (g.output[0], g.output[1]),
+            int(options["rows"]),
+            self.lanes,
+        )
+
+    def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
+        anchored, t = split_anchored(task), self._tiling(task, config)
+        g, epilogue = ConvGeometry.of(anchored.task), epilogue_of(task, anchored)
+        source, target = buffers.inputs[anchored.source], buffers.outputs[0]
+        added = [a for p in epilogue.added if (a := buffers.inputs[p]) is not None]
+        assert source is not None
+        x, y = Blocked.of(anchored.task.tensor(0), source), Blocked.of(task.output(), target)
+        residuals = tuple(Blocked.of(task.output(), a) for a in added)
+        u, bias = buffers.packed
+        data = buffers.workspace
+        corner = (x.halo - g.begin[0]) * x.row + (x.halo - g.begin[1]) * x.lanes
+        calls: list[NativeCall] = []
+        for image in range(t.n):
+            for block in range(t.blocks):
+                first = block * t.rows
+                x_at = image * x.image + corner + first * t.m[0] * x.row
+                transform = transform_code(t, x, g.begin, first)
+                calls.append(self.call(transform, [_from(source, x_at), data], x.blocks))
+                places = [
+                    _from(a, image * b.image + b.origin + first * t.m[0] * b.row)
+                    for a, b in zip((target, *added), (y, *residuals), strict=True)
+                ]
+                product = product_code(t, y, residuals, epilogue, first)
+                calls.append(self.call(product, [data, u, bias, *places], y.blocks))
+        if y.halo:
+            calls.append(self.call(halo_code(y), [target], y.n * y.blocks * y.h))
+        return NativeSequence(tuple(calls))
+
+
+def _from(array: Array, element: int) -> Array:
+    """The array's memory from an element on."""
+    return array.reshape(-1)[element:]

@@ -1,0 +1,144 @@
+"""Dense products row by row: convolutions and matrix products as one kernel over product tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mnnpy.backends.numba_cpu.blocked import Blocked, clear_halo, row_start
+from mnnpy.backends.numba_cpu.epilogues import Epilogue
+from mnnpy.backends.numba_cpu.ir import Function, Module, Value
+from mnnpy.backends.numba_cpu.products import Terms, product_tile
+from mnnpy.schemes.geometry import ConvGeometry
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a kernel finds its input, in floats.
+
+    Parameters
+    ----------
+    first : of the terms of output pixel (0, 0), from the start of an image.
+    row, pixel : steps from one output row and pixel to the next.
+    """
+
+    image: int
+    first: int
+    row: int
+    terms: Terms
+
+    @property
+    def pixel(self) -> int:
+        return self.terms.row_pitch
+
+
+def blocked_source(g: ConvGeometry, x: Blocked) -> Source:
+    """A channel-blocked input with a halo."""
+    vertical = tuple(r * g.dilations[0] * x.row for r in range(g.kernel[0]))
+    horizontal = tuple(s * g.dilations[1] * x.lanes for s in range(g.kernel[1]))
+    pitch = g.strides[1] * x.lanes
+    terms = Terms(x.blocks, x.plane, x.lanes, x.last_channels, (vertical, horizontal), pitch)
+    first = (x.halo - g.begin[0]) * x.row + (x.halo - g.begin[1]) * x.lanes
+    return Source(x.image, first, g.strides[0] * x.row, terms)
+
+
+def planar_source(g: ConvGeometry, shape: Sequence[int]) -> Source:
+    """A row-major (n, c, h, w) input with a halo: every channel is a block of its own."""
+    _, c, height, width = shape
+    halo = (width - g.spatial[1]) // 2
+    vertical = tuple(r * g.dilations[0] * width for r in range(g.kernel[0]))
+    horizontal = tuple(s * g.dilations[1] for s in range(g.kernel[1]))
+    terms = Terms(c, height * width, 1, 1, (vertical, horizontal), g.strides[1])
+    first = (halo - g.begin[0]) * width + halo - g.begin[1]
+    return Source(c * height * width, first, g.strides[0] * width, terms)
+
+
+@dataclass(frozen=True, slots=True)
+class DenseKernel:
+    """Everything that the code depends on; buffers come as (x, w, b, y, *residuals).
+
+    Parameters
+    ----------
+    rows, vectors : the tile: output pixels by vectors of output channels.
+    """
+
+    source: Source
+    y: Blocked
+    residuals: tuple[Blocked, ...]
+    epilogue: Epilogue
+    rows: int
+    vectors: int
+
+    @property
+    def groups(self) -> int:
+        return self.y.blocks // self.vectors
+
+    @property
+    def units(self) -> int:
+        """One unit is a row of outputs of one group of channel blocks."""
+        return self.y.n * self.groups * self.y.h
+
+    def ir(self) -> str:
+        module = Module(self.y.lanes)
+        names = [f"r{index}" for index in range(len(self.residuals))]
+        full, tail = divmod(self.y.w, self.rows)
+        pitch = (self.y.lanes, self.y.plane)
+        for rows in sorted({self.rows if full else 0, tail} - {0}):
+            product_tile(
+                module,
+                f"tile{rows}",
+                rows,
+                self.vectors,
+                self.source.terms,
+                pitch,
+                True,
+                self._finish,
+                names,
+            )
+        f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
+        pointers = [f.argument("%args", index) for index in range(4 + len(names))]
+        f.loop("%end", lambda unit: self._row(f, unit, pointers, full, tail), start="%begin")
+        f.finish()
+        return str(module)
+
+    def _finish(self, f: Function, total: Value, row: int, v: int) -> Value:
+        operands = tuple(
+            f.load_vector(f.at(f"%r{index}", row * r.lanes + v * r.plane))
+            for index, r in enumerate(self.residuals)
+        )
+        return self.epilogue.apply(f, total, operands)
+
+    def _row(
+        self, f: Function, unit: Value, pointers: Sequence[Value], full: int, tail: int
+    ) -> None:
+        y, source = self.y, self.source
+        x, weights, bias, target, *added = pointers
+        rest, row = f.divide(unit, y.h)
+        image, group = f.divide(rest, self.groups)
+        block = f.mul(group, self.vectors)
+        x = f.at(f.at(x, f.mul(image, source.image)), source.first)
+        x = f.at(x, f.mul(row, source.row))
+        weights = f.at(weights, f.mul(group, source.terms.count * self.vectors * y.lanes))
+        bias = f.at(bias, f.mul(block, y.lanes))
+        target = row_start(f, target, y, image, block, row)
+        added = [
+            row_start(f, pointer, r, image, block, row)
+            for pointer, r in zip(added, self.residuals, strict=True)
+        ]
+
+        def tile(rows: int, first: Value | int) -> None:
+            moved = f.mul(first, y.lanes)
+            f.call(
+                f"tile{rows}",
+                ("ptr", f.at(x, f.mul(first, source.pixel))),
+                ("ptr", weights),
+                ("ptr", bias),
+                ("ptr", f.at(target, moved)),
+                *(("ptr", f.at(pointer, moved)) for pointer in added),
+            )
+
+        if full:
+            f.loop(full, lambda index: tile(self.rows, f.mul(index, self.rows)))
+        if tail:
+            tile(tail, str(full * self.rows))
+        clear_halo(f, y, target, row, self.vectors)

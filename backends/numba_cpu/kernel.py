@@ -1,0 +1,52 @@
+"""The base of generated kernels: what most of them answer alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mnnpy.backends.numba_cpu.jit import Jit
+from mnnpy.backends.numba_cpu.native import NativeCall
+from mnnpy.runtime.contracts import Config, Device, Task, Work
+from mnnpy.runtime.graph.op import Op
+from mnnpy.runtime.graph.types import Array
+
+
+@dataclass(frozen=True, slots=True)
+class NativeKernel:
+    """A way to generate code for a task; subclasses say for which, in which layouts, and how."""
+
+    jit: Jit
+    scheme: ClassVar[str]
+    operators: ClassVar[tuple[type[Op], ...]]
+    last_resort: ClassVar[bool] = False
+
+    @property
+    def lanes(self) -> int:
+        return self.jit.cpu.lanes
+
+    def configs(self, task: Task, device: Device) -> Sequence[Config]:
+        return ((),)
+
+    def work(self, task: Task, config: Config) -> Work:
+        return Work(task.macs, task.nbytes, 1)
+
+    def workspace_nbytes(self, task: Task, config: Config) -> int:
+        return 0
+
+    def max_error(self, task: Task, config: Config) -> float:
+        return 0.0
+
+    def inplace(self, task: Task) -> tuple[int, ...]:
+        return ()
+
+    def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
+        return ()
+
+    def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
+        return ()
+
+    def call(self, ir: str, arrays: Sequence[Array], units: int) -> NativeCall:
+        """The compiled function ``run`` of a module, bound to arrays."""
+        return NativeCall.bind(self.jit.address(ir, "run"), arrays, units)

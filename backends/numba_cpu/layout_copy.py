@@ -1,0 +1,140 @@
+"""Copies between layouts: plain or channel-blocked, with or without a halo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mnnpy.backends.numba_cpu.blocked import Blocked, clear_halo, row_start
+from mnnpy.backends.numba_cpu.ir import Function, Module, Value
+from mnnpy.backends.numba_cpu.kernel import NativeKernel
+from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task
+from mnnpy.runtime.graph.types import FLOAT32, Array, TensorType
+from mnnpy.runtime.ops.fused import Copy
+
+
+class LayoutCopy(NativeKernel):
+    """One row of one channel (plain) or of one block of channels at a time."""
+
+    __slots__ = ()
+    scheme = "copy"
+    operators = (Copy,)
+
+    def reject(self, task: Task, device: Device) -> str | None:
+        tensor = task.output()
+        if tensor.dtype != FLOAT32 or tensor.rank != 4:
+            return f"{tensor} has no other layout"
+        return None
+
+    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
+        return (PLAIN,), (PLAIN,)
+
+    def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
+        (x,), y = buffers.inputs, buffers.outputs[0]
+        assert x is not None
+        copy = _Copy(self.lanes, _placed(task.output(), x), _placed(task.output(), y))
+        return self.call(copy.ir(), [x, y], copy.units)
+
+
+def _placed(tensor: TensorType, array: Array) -> Blocked:
+    """A plain array is one whose blocks hold a single channel."""
+    if array.ndim == 5:
+        return Blocked.of(tensor, array)
+    n, c, h, w = (int(dim) for dim in tensor.shape)
+    return Blocked(n, c, h, w, 1, (array.shape[3] - w) // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """Everything that the code depends on."""
+
+    lanes: int
+    x: Blocked
+    y: Blocked
+
+    @property
+    def step(self) -> int:
+        """Channels of one unit."""
+        return max(self.x.lanes, self.y.lanes)
+
+    @property
+    def units(self) -> int:
+        return self.x.n * -(-self.x.c // self.step) * self.x.h
+
+    def ir(self) -> str:
+        module = Module(self.lanes)
+        f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
+        x, y = f.argument("%args", 0), f.argument("%args", 1)
+        f.loop("%end", lambda unit: self._row(f, unit, x, y), start="%begin")
+        f.finish()
+        return str(module)
+
+    def _row(self, f: Function, unit: Value, x: Value, y: Value) -> None:
+        rest, row = f.divide(unit, self.x.h)
+        image, block = f.divide(rest, -(-self.x.c // self.step))
+        channel = f.mul(block, self.step)
+        source = row_start(f, x, self.x, image, f.divide(channel, self.x.lanes)[0], row)
+        target = row_start(f, y, self.y, image, f.divide(channel, self.y.lanes)[0], row)
+        if self.x.lanes == self.y.lanes:
+            self._run(f, source, target)
+        else:
+            count = f.minimum(self.step, f.sub(self.x.c, channel))
+            f.loop(count, lambda lane: self._lane(f, source, target, lane))
+        if self.y.lanes == self.lanes:
+            clear_halo(f, self.y, target, row)
+        else:
+            self._clear_plain_halo(f, y, image, channel, row)
+
+    def _run(self, f: Function, source: Value, target: Value) -> None:
+        """A row of the same arrangement on both sides."""
+        full, tail = divmod(self.x.w * self.x.lanes, f.lanes)
+
+        def move(index: Value) -> None:
+            place = f.mul(index, f.lanes)
+            f.store_vector(f.load_vector(f.at(source, place)), f.at(target, place))
+
+        if full:
+            f.loop(full, move)
+        if tail:
+            place = str(full * f.lanes)
+            f.store_lanes(f.load_lanes(f.at(source, place), tail), f.at(target, place), tail)
+
+    def _lane(self, f: Function, source: Value, target: Value, lane: Value) -> None:
+        """One channel of a block."""
+        first_x, first_y = (
+            self._lane_start(f, source, self.x, lane),
+            self._lane_start(f, target, self.y, lane),
+        )
+
+        def move(pixel: Value) -> None:
+            value = f.load(f.at(first_x, f.mul(pixel, self.x.lanes)))
+            f.store(value, f.at(first_y, f.mul(pixel, self.y.lanes)))
+
+        f.loop(self.x.w, move)
+
+    @staticmethod
+    def _lane_start(f: Function, row: Value, t: Blocked, lane: Value) -> Value:
+        return f.at(row, lane if t.lanes > 1 else f.mul(lane, t.plane))
+
+    def _clear_plain_halo(
+        self, f: Function, y: Value, image: Value, channel: Value, row: Value
+    ) -> None:
+        """Zeros around a plain row; there is one channel per unit where a plain halo exists."""
+        t = self.y
+        if not t.halo:
+            return
+        start = row_start(f, y, t, image, channel, row)
+        zero = "0.0"
+
+        def fill(begin: Value, count: int) -> Callable[[], None]:
+            return lambda: void(f.loop(count, lambda i: f.store(zero, f.at(begin, i))))
+
+        fill(f.at(start, -t.halo), t.halo)()
+        fill(f.at(start, t.w), t.halo)()
+        for edge, offset in ((0, -t.halo * t.row), (t.h - 1, t.row)):
+            begin = f.at(start, offset - t.halo)
+            f.when(f.compare("eq", row, edge), fill(begin, t.halo * t.row))
+
+
+def void(_: object) -> None:
+    """Drop a result."""

@@ -1,0 +1,154 @@
+"""The product tile: R rows by V vectors of sums of products, the heart of every dense kernel.
+
+``y[row, vector] = finish(start + sum of x[row, term] * w[term, vector] over terms)``. Convolutions
+of any kernel, fully connected layers and matrix products are this tile with other addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mnnpy.backends.numba_cpu.ir import Function, Module, Value
+
+Finish = Callable[[Function, Value, int, int], Value]
+"""(function, sum, row, vector) -> what is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Addresses of the terms, in floats from the tile's first input element.
+
+    Terms run over ``blocks`` (``block_pitch`` apart) of ``channels`` neighbours each, the last
+    block of ``last_channels``, and within a block over ``taps``; rows are ``row_pitch`` apart.
+    Weights lie in the same order: block, tap, channel, then V vectors.
+    """
+
+    blocks: int
+    block_pitch: int
+    channels: int
+    last_channels: int
+    taps: tuple[tuple[int, ...], tuple[int, ...]]
+    row_pitch: int
+
+    @property
+    def count(self) -> int:
+        """Number of terms."""
+        channels = (self.blocks - 1) * self.channels + self.last_channels
+        return channels * len(self.taps[0]) * len(self.taps[1])
+
+
+def product_tile(
+    module: Module,
+    name: str,
+    rows: int,
+    vectors: int,
+    terms: Terms,
+    output_pitch: tuple[int, int],
+    starts: bool,
+    finish: Finish,
+    extra: Sequence[str] = (),
+    last_lanes: int | None = None,
+    packed_vectors: int | None = None,
+) -> None:
+    """Add an internal function ``name(x, w, b, y, *extra)`` that computes one tile.
+
+    Parameters
+    ----------
+    output_pitch : floats between rows and between vectors of the output.
+    starts : whether sums start from ``b`` (V vectors), else from zero.
+    extra : names of further pointers that ``finish`` reads.
+    packed_vectors : vectors per term in the packed weights, where more than V.
+    last_lanes : how many lanes of the last vector there are in the output; None means all.
+    """
+    f = Function(module, name, [("ptr", p) for p in ("x", "w", "b", "y", *extra)], inner=True)
+    tile = (rows, vectors, packed_vectors or vectors)
+    first = [
+        f.load_vector(f.at("%b", v * f.lanes)) if starts else f.constant(0.0)
+        for v in range(vectors)
+    ]
+    sums = [first[v] for _ in range(rows) for v in range(vectors)]
+    full = terms.blocks if terms.last_channels == terms.channels else terms.blocks - 1
+    carried = [("ptr", "%x"), ("ptr", "%w"), *((f.vector, s) for s in sums)]
+
+    def block(_: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
+        w, after = _taps(f, x, w, list(sums), tile, terms, terms.channels)
+        return [f.at(x, terms.block_pitch), w, *after]
+
+    state = [value for _, value in carried]
+    if full:
+        state = f.loop(full, block, carried)
+    if full < terms.blocks:
+        _, after = _taps(f, state[0], state[1], state[2:], tile, terms, terms.last_channels)
+        state = [state[0], state[1], *after]
+    for index, total in enumerate(state[2:]):
+        row, v = divmod(index, vectors)
+        place = f.at("%y", row * output_pitch[0] + v * output_pitch[1])
+        count = f.lanes if last_lanes is None or v + 1 < vectors else last_lanes
+        f.store_lanes(finish(f, total, row, v), place, count)
+    f.finish()
+
+
+def _taps(
+    f: Function,
+    x: Value,
+    w: Value,
+    sums: list[Value],
+    tile: tuple[int, int, int],
+    terms: Terms,
+    channels: int,
+) -> tuple[Value, list[Value]]:
+    """All taps of one block; returns the weights' next address and the sums."""
+    vertical, horizontal = terms.taps
+    step = _unroll(channels)
+    turns = channels // step
+
+    def column(_: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
+        def part(_: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
+            after = _multiply(f, x, w, list(sums), tile, step, terms.row_pitch)
+            return [f.at(x, step), f.at(w, step * tile[2] * f.lanes), *after]
+
+        carried = [("ptr", x), ("ptr", w), *((f.vector, s) for s in sums)]
+        _, w, *after = f.loop(turns, part, carried)
+        return [f.at(x, _pitch(horizontal)), w, *after]
+
+    def line(_: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
+        carried = [("ptr", x), ("ptr", w), *((f.vector, s) for s in sums)]
+        _, w, *after = f.loop(len(horizontal), column, carried)
+        return [f.at(x, _pitch(vertical)), w, *after]
+
+    carried = [("ptr", x), ("ptr", w), *((f.vector, s) for s in sums)]
+    _, w, *after = f.loop(len(vertical), line, carried)
+    return w, after
+
+
+def _multiply(
+    f: Function,
+    x: Value,
+    w: Value,
+    sums: list[Value],
+    tile: tuple[int, int, int],
+    channels: int,
+    row_pitch: int,
+) -> list[Value]:
+    """Some channels of one tap, for (rows, vectors, vectors per term in memory)."""
+    rows, vectors, packed = tile
+    for c in range(channels):
+        weights = [
+            f.load_vector(f.at(w, (c * packed + v) * f.lanes), 4 * f.lanes) for v in range(vectors)
+        ]
+        for row in range(rows):
+            factor = f.broadcast(f.at(x, row * row_pitch + c))
+            for v in range(vectors):
+                index = row * vectors + v
+                sums[index] = f.fma(factor, weights[v], sums[index])
+    return sums
+
+
+def _unroll(channels: int) -> int:
+    """Channels per turn: four keep broadcasts inside the multiply-adds and registers free."""
+    return next(step for step in (4, 3, 2, 1) if channels % step == 0)
+
+
+def _pitch(taps: Sequence[int]) -> int:
+    return taps[1] - taps[0] if len(taps) > 1 else 0

@@ -1,0 +1,88 @@
+"""Constraints: what a user allows selection to choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from mnnpy.runtime.contracts import Config
+from mnnpy.runtime.graph.graph import Node
+from mnnpy.runtime.ops.fused import Fused
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What a user allows.
+
+    What is said of a node holds for every region with the node in it.
+
+    Parameters
+    ----------
+    allowed, forbidden : operator kind or node-name pattern -> scheme names.
+    pinned : node name -> (backend, scheme, config); config None means any.
+    max_error : largest relative error that a scheme may add.
+    max_workspace_nbytes : largest workspace of one step.
+    fuse : whether regions are considered.
+    regions : the regions to use, each by its nodes' names; None leaves them to selection.
+    """
+
+    allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    forbidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    pinned: Mapping[str, tuple[str, str, Config | None]] = field(default_factory=dict)
+    max_error: float = 1e-3
+    max_workspace_nbytes: int | None = None
+    fuse: bool = True
+    regions: frozenset[tuple[str, ...]] | None = None
+
+    @property
+    def schemes(self) -> frozenset[str]:
+        """Every scheme that is named here."""
+        pinned = (scheme for _, scheme, _ in self.pinned.values())
+        return frozenset(pinned).union(*self.allowed.values(), *self.forbidden.values())
+
+    def concerns(self, node: Node) -> bool:
+        """Whether something is said of this node itself, not of its operator."""
+        patterns = (*self.allowed, *self.forbidden)
+        return any(
+            part.name in self.pinned or any(_fits(pattern, part.name) for pattern in patterns)
+            for part in _parts(node)
+        )
+
+    def reason_against(
+        self, node: Node, backend: str, scheme: str, config: Config | None
+    ) -> str | None:
+        """Why this candidate may not be used, in words; config None stands for any."""
+        parts = _parts(node)
+        pins = [pin for part in parts if (pin := self.pinned.get(part.name)) is not None]
+        for pin in pins:
+            fits = pin[:2] == (backend, scheme) and (config is None or pin[2] in (None, config))
+            if not fits:
+                return f"pinned to {pin[1]}{shown_config(pin[2])} on {pin[0]}"
+        if pins:
+            return None
+        for pattern, schemes in self.forbidden.items():
+            if scheme in schemes and _applies(pattern, parts):
+                return f"forbidden for {pattern}"
+        for pattern, schemes in self.allowed.items():
+            if scheme not in schemes and _applies(pattern, parts):
+                return f"not among those allowed for {pattern}"
+        return None
+
+
+def shown_config(config: Config | None) -> str:
+    """`` (tile=4, split=2)``, or nothing where there is nothing to configure."""
+    return f" ({', '.join(f'{key}={value}' for key, value in config)})" if config else ""
+
+
+def _parts(node: Node) -> tuple[Node, ...]:
+    return node.op.graph.nodes if isinstance(node.op, Fused) else (node,)
+
+
+def _applies(pattern: str, parts: tuple[Node, ...]) -> bool:
+    return any(pattern == part.op.kind or _fits(pattern, part.name) for part in parts)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    """Whether a pattern is the name, whatever characters that has, or stands for it."""
+    return pattern == name or fnmatchcase(name, pattern)
