@@ -1,6 +1,8 @@
 """Planned memory of the benchmark models against the lower bound; plans only, runs nothing.
 
-``python -m benchmarks.memory`` ends with exit code 1 where a plan is above the limit.
+An independent checker walks every plan and looks whether a value is overwritten that is still
+read. ``python -m benchmarks.memory`` ends with exit code 1 where it finds one, or where a plan is
+above the limit.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Sequence
 from benchmarks.models import MODELS
 from mnnpy import load_model
 from mnnpy.runtime.feeds import concrete_inputs
+from mnnpy.runtime.preinference.check_memory import check_memory
 from mnnpy.runtime.preinference.explain import nbytes_text
 from mnnpy.runtime.preinference.plan import MemoryPlan
 from mnnpy.runtime.preinference.planner import make_plan
@@ -22,11 +25,14 @@ HEADINGS = ("model", "memory", "peak", "lower bound", "ratio", "workspace", "all
 
 def planned_memory(
     model: str, backend: str, batch: int = 1, sequence: int = 128
-) -> tuple[MemoryPlan, int]:
-    """The memory plan of a benchmark model, and the bytes of its constants."""
+) -> tuple[MemoryPlan, int, int]:
+    """The memory plan of a benchmark model, its constants' bytes, and the faults found in it."""
     graph = load_model(MODELS[model](batch=batch, sequence=sequence).SerializeToString())
-    planned = make_plan(graph, concrete_inputs(graph, None), with_fallbacks(backend))
-    return planned.plan.memory, sum(array.nbytes for array in graph.constants.values())
+    backends = with_fallbacks(backend)
+    planned = make_plan(graph, concrete_inputs(graph, None), backends)
+    faults = check_memory(planned.plan, planned.values, backends)
+    weights = sum(array.nbytes for array in graph.constants.values())
+    return planned.plan.memory, weights, len(faults)
 
 
 def memory_rows(model: str, memory: MemoryPlan, weights: int) -> list[list[str]]:
@@ -52,16 +58,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sequence", type=int, default=128, help="tokens of bert_encoder")
     parser.add_argument("--limit", type=float, default=1.1, help="most times the lower bound")
     options = parser.parse_args(arguments)
-    rows, above = [], []
+    rows, above, faulty = [], [], []
     for model in options.models:
-        memory, weights = planned_memory(model, options.backend, options.batch, options.sequence)
-        rows += memory_rows(model, memory, weights)
+        memory, weights, faults = planned_memory(
+            model, options.backend, options.batch, options.sequence
+        )
+        rows += [[*row, str(faults)] for row in memory_rows(model, memory, weights)]
         if any(peak > options.limit * memory.lower_bound[m] for m, peak in memory.arenas.items()):
             above.append(model)
-    print(text_table(HEADINGS, rows, HEADINGS[2:]))
+        if faults:
+            faulty.append(model)
+    print(text_table((*HEADINGS, "faults"), rows, (*HEADINGS[2:], "faults")))
     if above:
         print(f"\nabove {options.limit} times the lower bound: {', '.join(above)}")
-    return 1 if above else 0
+    if faulty:
+        print(f"\nvalues are overwritten while they are needed: {', '.join(faulty)}")
+    return 1 if above or faulty else 0
 
 
 if __name__ == "__main__":

@@ -1,21 +1,16 @@
 """The benchmark networks, built in code as ONNX models with seeded random weights.
 
 Every network is the published architecture, layer for layer, and nothing is downloaded.
-``python benchmarks/models.py resnet50 -o resnet50.onnx`` writes one to a file.
+``python -m benchmarks.models resnet50 -o resnet50.onnx`` writes one to a file.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import onnx
-
-if not __package__:  # Run as a script.
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.onnx_builder import Builder, Size
 
@@ -220,7 +215,7 @@ NETWORKS: dict[str, Callable[[Builder, str], str]] = {
 
 
 def input_shape(name: str, batch: int = 1, sequence: int = 128) -> tuple[int, ...]:
-    """Shape of the input of a network; `sequence` matters only to transformers."""
+    """Shape of the input of a network; ``sequence`` matters only to transformers."""
     if name == "bert_encoder":
         return (batch, sequence, 768)
     size = 299 if name == "inception_v3" else 224
@@ -234,19 +229,14 @@ def build(
 
     Parameters
     ----------
-    name : str
-        One of `MODELS`.
-    batch : int or str
-        Batch size; a string makes it a symbolic dimension.
-    sequence : int
-        Number of tokens, for transformers.
-    seed : int
-        Seed of the weights.
+    name : one of ``MODELS``.
+    batch : a string makes it a symbolic dimension.
+    sequence : number of tokens, for transformers.
+    seed : of the weights.
 
     Returns
     -------
-    onnx.ModelProto
-        The model.  Its metadata hold the number of ``parameters`` and, for one sample, of ``macs``.
+    The model; its metadata hold the number of ``parameters`` and, for one sample, of ``macs``.
     """
     b = Builder(name, seed)
     _, *shape = input_shape(name, sequence=sequence)

@@ -1,7 +1,7 @@
 """A builder that writes networks with random weights as ONNX graphs, layer by layer.
 
 Random weights are easily degenerate: activations explode or vanish with depth, or the answer hardly
-depends on the input.  So each convolution is calibrated while it is built.  The builder carries a
+depends on the input. So each convolution is calibrated while it is built. The builder carries a
 *probe* along, a cloud of random pixels that stands for the feature map, and takes the scale of the
 weights and the batch normalization statistics from the response to windows of such pixels.
 """
@@ -33,19 +33,14 @@ class Builder:
 
     Parameters
     ----------
-    name : str
-        Name of the graph.
-    seed : int
-        Seed of the weights.
+    name : of the graph.
+    seed : of the weights.
 
     Attributes
     ----------
-    shapes : dict
-        Shape of each value, without the batch dimension.
-    parameters, macs : int
-        Learned parameters and multiply-accumulates of one sample, so far.
-    epsilon : float
-        Epsilon of the batch normalizations to come.
+    shapes : shape of each value, without the batch dimension.
+    parameters, macs : learned parameters and multiply-adds of one sample, so far.
+    epsilon : of the batch normalizations to come.
     """
 
     def __init__(self, name: str, seed: int) -> None:
@@ -73,7 +68,7 @@ class Builder:
         return name
 
     def finish(self, value: str, name: str, batch: int | str) -> onnx.ModelProto:
-        """Make `value`, which the last node computes, the output called `name`."""
+        """Make ``value``, which the last node computes, the output called ``name``."""
         graph = self.model.graph
         graph.node[-1].output[0] = name
         shape = [batch, *self.shapes[value]]
@@ -87,7 +82,7 @@ class Builder:
     def node(
         self, op: str, *inputs: str, shape: tuple[int, ...] | None = None, **attributes: Any
     ) -> str:
-        """Append a node; its shape is that of its largest input unless `shape` says otherwise."""
+        """Append a node; its shape is that of its largest input unless ``shape`` says otherwise."""
         nodes = self.model.graph.node
         name = f"{op}_{len(nodes)}"
         nodes.append(helper.make_node(op, inputs, [name], name, **attributes))
@@ -139,25 +134,9 @@ class Builder:
 
         Parameters
         ----------
-        x : str
-            The input.
-        channels : int
-            Number of output channels.
-        kernel, stride, pad : int or tuple of int
-            Geometry; by default the padding keeps the size of the map at stride 1.
-        group : int
-            Number of groups.
-        bn : bool
-            Whether a batch normalization follows; otherwise the convolution has a bias.
-        act : {'Relu', 'Clip6', None}
-            Activation at the end.
-        gamma : float
-            Mean scale of the batch normalization.
-
-        Returns
-        -------
-        str
-            The output.
+        pad : keeps the size of the map at stride 1 unless given.
+        bn : whether a batch normalization follows; a convolution without one has a bias.
+        gamma : mean scale of the batch normalization.
         """
         kernel = _pair(kernel)
         pad = (kernel[0] // 2, kernel[1] // 2) if pad is None else _pair(pad)
@@ -206,7 +185,7 @@ class Builder:
     def max_pool(
         self, x: str, kernel: int, stride: int, pad: int = 0, *, ceil: bool = False
     ) -> str:
-        """Max pooling; `ceil` rounds the size of the map up."""
+        """Max pooling; ``ceil`` rounds the size of the map up."""
         y = self._pool("MaxPool", x, kernel, stride, pad, ceil_mode=int(ceil))
         self._probes[y] = self._windows(x, kernel**2).max(axis=1)
         return y
@@ -262,14 +241,14 @@ class Builder:
         return [(size + 2 * p - k + extra) // stride + 1 for size, k, p in sizes]
 
     def _windows(self, x: str, taps: int) -> Array:
-        """Gather windows of random pixels from the probe of `x`: (channel, tap, pixel)."""
+        """Gather windows of random pixels from the probe of ``x``: (channel, tap, pixel)."""
         order = np.tile(np.arange(PROBE_PIXELS), (taps, 1))
         return self._probes[x][:, self.rng.permuted(order, axis=1)]
 
     # Layers of transformers.
 
     def linear(self, x: str, outputs: int, gain: float = 1.0) -> str:
-        """Linear layer on a sequence; the response to a normalized input has the std `gain`."""
+        """Linear layer on a sequence; the response to a normalized input has the std ``gain``."""
         sequence, inputs = self.shapes[x]
         weight = self.parameter("weight", self.normal(inputs, outputs, std=gain * inputs**-0.5))
         bias = self.parameter("bias", self.normal(outputs, std=0.1))

@@ -1,4 +1,4 @@
-"""How long planning takes: ``python benchmarks/planning.py`` prints the seconds of every phase.
+"""How long planning takes: ``python -m benchmarks.planning`` prints the seconds of every phase.
 
 The graph is a chain of blocks, each a convolution with bias, an activation and two branches that
 join again by addition or concatenation.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -11,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnnpy.models import load_model
-from mnnpy.runtime.errors import BackendError, ConfigError
+from mnnpy.runtime.errors import ConfigError
 from mnnpy.runtime.files import write_atomically
 from mnnpy.runtime.graph.graph import Graph
-from mnnpy.runtime.registry import backend_names, load_backend
 from mnnpy.session import Session
 
 PIXEL_MAX = 16
@@ -85,15 +83,6 @@ def classify(digits: Digits, backend: str, repeats: int = 10) -> Classified:
         _best_seconds(session, feeds[:1], repeats),
         _best_seconds(session, feeds, repeats),
     )
-
-
-def usable_backends() -> Iterator[tuple[str, str | None]]:
-    """(name, why it cannot be used here or None) of every installed backend."""
-    for name in backend_names():
-        try:
-            yield name, load_backend(name).check()
-        except (ImportError, BackendError) as error:
-            yield name, f"cannot be loaded: {error}"
 
 
 def draw_digits(digits: Digits, predicted: NDArray[np.int64], path: Path, columns: int = 10) -> int:

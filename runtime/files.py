@@ -15,9 +15,17 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
     Parameters
     ----------
     content : the bytes, or a function that writes them to a binary file.
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be written; names the target.
     """
     target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             if isinstance(content, bytes):

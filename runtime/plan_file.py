@@ -82,7 +82,8 @@ def load_plan(path: str | Path) -> Plan:
         text = Path(path).read_bytes()
         return plan_from_json(parse_json(text, _MAX_VALUES))
     except (OSError, ValueError) as error:
-        raise PlanError(f"cannot read the plan {str(path)!r}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PlanError(f"cannot read the plan {str(path)!r}: {reason}") from error
     except ModelFormatError as error:
         raise PlanError(f"{str(path)!r} is no valid plan: {error}") from error
 

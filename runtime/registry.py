@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -31,7 +32,11 @@ def backend_names() -> tuple[str, ...]:
 
 def scheme_names() -> tuple[str, ...]:
     """Every scheme of every backend that is installed, usable or not."""
-    return tuple(sorted(frozenset().union(*(load_backend(n).schemes for n in backend_names()))))
+    found: set[str] = set()
+    for name in backend_names():
+        with suppress(BackendError):
+            found |= load_backend(name).schemes
+    return tuple(sorted(found))
 
 
 def check_schemes(names: Iterable[str]) -> None:
@@ -51,7 +56,7 @@ def load_backend(name: str) -> Backend:
     Raises
     ------
     BackendError
-        Where no such backend is installed; lists those that are.
+        Where no such backend is installed, or another package's cannot be loaded.
     """
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name]
@@ -61,8 +66,19 @@ def load_backend(name: str) -> Backend:
     if found is None:
         known = ", ".join(backend_names())
         raise BackendError(f"there is no backend {name!r}; installed are {known} (and 'auto')")
-    loaded: Backend = found.load()()
+    try:
+        loaded: Backend = found.load()()
+    except Exception as error:
+        raise BackendError(f"backend {name!r} ({found.value}) cannot be loaded: {error}") from error
     return loaded
+
+
+def why_unusable(name: str) -> str | None:
+    """Why an installed backend cannot be used here; None where it can."""
+    try:
+        return load_backend(name).check()
+    except BackendError as error:
+        return str(error)
 
 
 def usable_backend(name: str) -> Backend:

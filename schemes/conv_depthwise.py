@@ -95,13 +95,12 @@ class ConvDepthwise(Scheme):
         clear = g.needs_padding or any(
             size % s for size, s in zip(g.spatial, g.strides, strict=True)
         )
-        multiplier = channels // len(source)
 
         def convolve() -> None:
             if clear:
                 phases.fill(0)
             for target, seen in copies:
-                target[...] = seen if multiplier == 1 else xp.repeat(seen, multiplier, axis=0)
+                target[...] = seen
             xp.multiply(views[0], factors[0], out=total)
             for view, factor in zip(views[1:], factors[1:], strict=True):
                 xp.multiply(view, factor, out=part)
@@ -113,7 +112,10 @@ class ConvDepthwise(Scheme):
     def _phase_copies(
         self, g: ConvGeometry, source: Array, phases: Array
     ) -> list[tuple[Array, Array]]:
-        """(place inside a phase, the pixels of the source that belong there)."""
+        """(place inside a phase, the pixels of the source that belong there).
+
+        Places are (channels of the source, outputs per channel, *spatial); pixels are broadcast.
+        """
         grid = self._grid(g)
         copies = []
         for phase in cartesian(*map(range, g.strides)):
@@ -128,7 +130,8 @@ class ConvDepthwise(Scheme):
                 slice(start, start + count)
                 for start, count in zip(starts, seen.shape[1:], strict=True)
             )
-            target = phases[phase].reshape(phases.shape[-2], *grid)[(slice(None), *places)]
-            counts = target.shape[1:]
-            copies.append((target, seen[(slice(None), *(slice(count) for count in counts))]))
+            by_source = phases[phase].reshape(len(source), -1, *grid)
+            target = by_source[(slice(None), slice(None), *places)]
+            counts = target.shape[2:]
+            copies.append((target, seen[(slice(None), None, *(slice(count) for count in counts))]))
         return copies

@@ -23,6 +23,7 @@ from mnnpy.schemes.geometry import (
     rounding,
     take,
 )
+from mnnpy.schemes.view import copying
 from mnnpy.schemes.winograd_matrices import winograd_matrices
 
 _ERRORS = {3: 1e-6, 4: 1e-6, 5: 1e-5, 6: 2e-5, 7: 3e-5, 8: 3e-5}
@@ -146,26 +147,26 @@ class ConvWinograd(Scheme):
         def view(array: Array, *shape: int) -> Array:
             return array[: math.prod(shape)].reshape(shape)
 
+        inputs, outputs = g.c * tiles, g.k * tiles
         gathered = view(ping, ah, aw, g.c, th, tw)
-        by_row = view(pong, ah, aw, g.c * tiles)
-        data = view(ping, ah, aw, g.c * tiles)
-        product = view(products, ah * aw, g.k, tiles)
-        half = view(ping, mh, aw, g.k * tiles)
         spread = view(pong, mh, mw, g.k, th, tw)
         assembled = view(products, g.k, th, mh, tw, mw)
         whole = assembled.reshape(g.k, th * mh, tw * mw)[:, : y.shape[1], : y.shape[2]]
 
-        def convolve() -> None:
-            gathered[...] = seen
-            xp.matmul(bt_h, gathered.reshape(ah, -1), out=by_row.reshape(ah, -1))
-            xp.matmul(bt_w, by_row, out=data)
-            xp.matmul(u, data.reshape(ah * aw, g.c, tiles), out=product)
-            xp.matmul(at_h, product.reshape(ah, -1), out=half.reshape(mh, -1))
-            xp.matmul(at_w, half, out=spread.reshape(mh, mw, -1))
-            assembled[...] = spread.transpose(2, 3, 0, 4, 1)
-            y[...] = whole
+        def multiply(a: Array, b: Array, out: Array) -> Run:
+            return partial(xp.matmul, a, b, out=out)
 
-        return convolve
+        return in_order(
+            [
+                copying([(gathered, seen)]),
+                multiply(bt_h, view(ping, ah, aw * inputs), view(pong, ah, aw * inputs)),
+                multiply(bt_w, view(pong, ah, aw, inputs), view(ping, ah, aw, inputs)),
+                multiply(u, view(ping, ah * aw, g.c, tiles), view(products, ah * aw, g.k, tiles)),
+                multiply(at_h, view(products, ah, aw * outputs), view(ping, mh, aw * outputs)),
+                multiply(at_w, view(ping, mh, aw, outputs), view(pong, mh, mw, outputs)),
+                copying([(assembled, spread.transpose(2, 3, 0, 4, 1)), (y, whole)]),
+            ]
+        )
 
     def _matrices(
         self, xp: ArrayModule, g: ConvGeometry, config: Config, axis: int

@@ -6,6 +6,8 @@ level pays is the one of MNN (Jiang et al., MLSys 2020).
 
 from __future__ import annotations
 
+from functools import partial
+
 from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
 from mnnpy.runtime.graph.types import Array, ArrayModule
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
@@ -63,11 +65,8 @@ class MatMulStrassen(Scheme):
         elements = scratch_elements(*sizes(task), int(dict(config)["levels"]))
         scratch, _ = take(buffers.workspace, 0, (elements,), y.dtype)
         levels = int(dict(config)["levels"])
-
-        def multiply() -> None:
-            strassen(xp, a, b, y, scratch, levels)
-
-        return in_order([multiply, scaling(xp, task, y), buffers.finish(())])
+        runs = strassen(xp, a, b, y, scratch, levels)
+        return in_order([*runs, scaling(xp, task, y), buffers.finish(())])
 
 
 def sizes(task: Task) -> tuple[int, int, int]:
@@ -107,11 +106,12 @@ def scratch_elements(m: int, k: int, n: int, levels: int) -> int:
     return total
 
 
-def strassen(xp: ArrayModule, a: Array, b: Array, y: Array, scratch: Array, levels: int) -> None:
-    """y = a b; ``scratch`` holds ``scratch_elements(m, k, n, levels)`` elements."""
+def strassen(
+    xp: ArrayModule, a: Array, b: Array, y: Array, scratch: Array, levels: int
+) -> list[Run]:
+    """Work for y = a b; ``scratch`` holds ``scratch_elements(m, k, n, levels)`` elements."""
     if levels == 0:
-        xp.matmul(a, b, out=y)
-        return
+        return [partial(xp.matmul, a, b, out=y)]
     m, k, n = a.shape[0] // 2, a.shape[1] // 2, b.shape[1] // 2
     s = scratch[: m * k].reshape(m, k)
     t = scratch[m * k : m * k + k * n].reshape(k, n)
@@ -121,28 +121,27 @@ def strassen(xp: ArrayModule, a: Array, b: Array, y: Array, scratch: Array, leve
     b11, b12, b21, b22 = _quarters(b, k, n)
     y11, y12, y21, y22 = _quarters(y, m, n)
 
-    def product(left: Array, right: Array, out: Array) -> None:
-        strassen(xp, left, right, out, rest, levels - 1)
+    def plus(left: Array, right: Array, out: Array) -> Run:
+        return partial(xp.add, left, right, out=out)
 
-    product(xp.subtract(a11, a21, out=s), xp.subtract(b22, b12, out=t), y21)
-    product(xp.add(a21, a22, out=s), xp.subtract(b12, b11, out=t), y22)
-    xp.subtract(s, a11, out=s)
-    xp.subtract(b22, t, out=t)
-    product(s, t, y12)
-    xp.subtract(a12, s, out=s)
-    product(s, b22, y11)
-    product(a11, b11, p)
-    xp.add(p, y12, out=y12)
-    xp.add(y12, y21, out=y21)
-    xp.add(y12, y22, out=y12)
-    xp.add(y21, y22, out=y22)
-    xp.add(y12, y11, out=y12)
-    xp.subtract(t, b21, out=t)
-    product(a22, t, y11)
-    xp.subtract(y21, y11, out=y21)
-    product(a12, b21, y11)
-    xp.add(p, y11, out=y11)
-    _odd_edges(xp, a, b, y, (2 * m, 2 * k, 2 * n))
+    def minus(left: Array, right: Array, out: Array) -> Run:
+        return partial(xp.subtract, left, right, out=out)
+
+    def product(left: Array, right: Array, out: Array) -> list[Run]:
+        return strassen(xp, left, right, out, rest, levels - 1)
+
+    return [
+        *(minus(a11, a21, s), minus(b22, b12, t), *product(s, t, y21)),
+        *(plus(a21, a22, s), minus(b12, b11, t), *product(s, t, y22)),
+        *(minus(s, a11, s), minus(b22, t, t), *product(s, t, y12)),
+        *(minus(a12, s, s), *product(s, b22, y11)),
+        *product(a11, b11, p),
+        *(plus(p, y12, y12), plus(y12, y21, y21), plus(y12, y22, y12)),
+        *(plus(y21, y22, y22), plus(y12, y11, y12)),
+        *(minus(t, b21, t), *product(a22, t, y11), minus(y21, y11, y21)),
+        *(*product(a12, b21, y11), plus(p, y11, y11)),
+        *_odd_edges(xp, a, b, y, p),
+    ]
 
 
 def _quarters(x: Array, rows: int, columns: int) -> tuple[Array, Array, Array, Array]:
@@ -154,12 +153,20 @@ def _quarters(x: Array, rows: int, columns: int) -> tuple[Array, Array, Array, A
     )
 
 
-def _odd_edges(xp: ArrayModule, a: Array, b: Array, y: Array, even: tuple[int, int, int]) -> None:
+def _odd_edges(xp: ArrayModule, a: Array, b: Array, y: Array, part: Array) -> list[Run]:
     """What the halves leave out: a last column of a, a last row of a, a last column of b."""
-    m, k, n = even
-    if a.shape[1] > k:
-        y[:m, :n] += a[:m, k:] * b[k:, :n]
-    if y.shape[0] > m:
-        xp.matmul(a[m:], b, out=y[m:])
-    if y.shape[1] > n:
-        xp.matmul(a[:m], b[:, n:], out=y[:m, n:])
+    m, n = part.shape
+    k = a.shape[1] // 2
+    runs: list[Run] = []
+    if a.shape[1] > 2 * k:
+        column, row = a[:, 2 * k :], b[2 * k :]
+        for i, j in ((0, 0), (0, n), (m, 0), (m, n)):
+            target = y[i : i + m, j : j + n]
+            runs.append(partial(xp.multiply, column[i : i + m], row[:, j : j + n], out=part))
+            runs.append(partial(xp.add, target, part, out=target))
+    if y.shape[0] > 2 * m:
+        runs.append(partial(xp.matmul, a[2 * m :], b, out=y[2 * m :]))
+    if y.shape[1] > 2 * n:
+        last = y[: 2 * m, 2 * n :]
+        runs.append(partial(xp.matmul, a[: 2 * m], b[:, 2 * n :], out=last))
+    return runs

@@ -53,6 +53,7 @@ class NumbaBackend:
 
     @cached_property
     def _kernels(self) -> Sequence[Any]:
+        from mnnpy.backends.numba_cpu.concat import ConcatBlocks
         from mnnpy.backends.numba_cpu.conv_depthwise import ConvDepthwise
         from mnnpy.backends.numba_cpu.conv_direct import ConvDirect
         from mnnpy.backends.numba_cpu.conv_winograd import ConvWinograd
@@ -63,7 +64,7 @@ class NumbaBackend:
         from mnnpy.backends.numba_cpu.pooling import PoolGlobal, PoolWindow
 
         kinds = (ConvDirect, ConvWinograd, ConvDepthwise, MatMulPacked, PoolWindow, PoolGlobal)
-        return [kind(host_jit()) for kind in (*kinds, ElementwiseVectors, LayoutCopy)]
+        return [kind(host_jit()) for kind in (*kinds, ConcatBlocks, ElementwiseVectors, LayoutCopy)]
 
     def regions(self, graph: Graph, values: Mapping[str, Value]) -> Iterable[tuple[Node, ...]]:
         return epilogue_regions(graph, values)

@@ -32,7 +32,7 @@ class LayoutCopy(NativeKernel):
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         (x,), y = buffers.inputs, buffers.outputs[0]
         assert x is not None
-        copy = _Copy(self.lanes, _placed(task.output(), x), _placed(task.output(), y))
+        copy = RowCopy(self.lanes, _placed(task.output(), x), _placed(task.output(), y))
         return self.call(copy.ir(), [x, y], copy.units)
 
 
@@ -45,7 +45,7 @@ def _placed(tensor: TensorType, array: Array) -> Blocked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Copy:
+class RowCopy:
     """Everything that the code depends on."""
 
     lanes: int

@@ -148,22 +148,42 @@ def recognise(
 
 
 def matches(subject: Subject, node: Node, pattern: Pattern) -> Iterator[Match]:
-    """Ways to match the node's first output, such that nothing else reads what lies inside."""
+    """Ways to match the node's first output, such that nothing else reads what lies inside.
+
+    A variable that stands for something inside would be read by what takes the formula's place.
+    """
+    named = _call_names(pattern)
     for match in _match(subject, node.outputs[0], pattern, Match()):
         inner = tuple(n for n in match.nodes if n.name != node.name)
-        if _unseen(subject, node, inner):
+        inside = {name for n in inner for name in n.outputs}
+        free = {value for name, value in match.values.items() if name not in named}
+        if inside.isdisjoint(free) and _unseen(subject, node, inner):
             yield replace(match, nodes=(node, *inner))
 
 
 def needed_operators(pattern: Pattern) -> frozenset[type[Op]]:
     """Operators without which a graph cannot hold the formula."""
+    parts = map(needed_operators, _parts(pattern))
     if isinstance(pattern, OneOf):
-        return frozenset.intersection(*map(needed_operators, pattern.patterns))
+        return frozenset.intersection(*parts)
+    own: set[type[Op]] = {pattern.op_type} if isinstance(pattern, Call) else set()
+    return frozenset(own).union(*parts)
+
+
+def _call_names(pattern: Pattern) -> frozenset[str]:
+    """Names of values inside of the formula."""
+    own: frozenset[str] = frozenset()
     if isinstance(pattern, Call):
-        return frozenset({pattern.op_type}).union(*map(needed_operators, pattern.args))
-    if isinstance(pattern, Product | Sum):
-        return frozenset[type[Op]]().union(*map(needed_operators, pattern.terms))
-    return frozenset()
+        own = frozenset() if pattern.name is None else frozenset({pattern.name})
+    return own.union(*map(_call_names, _parts(pattern)))
+
+
+def _parts(pattern: Pattern) -> tuple[Pattern, ...]:
+    if isinstance(pattern, OneOf):
+        return pattern.patterns
+    if isinstance(pattern, Call):
+        return pattern.args
+    return pattern.terms if isinstance(pattern, Product | Sum) else ()
 
 
 def keeps_type(subject: Subject, match: Match) -> bool:

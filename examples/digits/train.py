@@ -36,20 +36,14 @@ OPSET = 17
 class Settings:
     """How the network is trained.
 
-    Attributes
+    Parameters
     ----------
-    epochs : int
-        Passes over the training images.
-    batch_size : int
-        Images per optimiser step.
-    learning_rate : float
-        Peak of the one-cycle schedule (a short warm-up, then a cosine down to zero).
-    weight_decay : float
-        Decoupled weight decay of AdamW.
-    label_smoothing : float
-        Share of each target that is spread evenly over all classes.
-    max_shift : int
-        Largest shift, in pixels along either axis, that augmentation applies.
+    epochs : passes over the training images.
+    batch_size : images per optimiser step.
+    learning_rate : peak of the one-cycle schedule (a short warm-up, then a cosine down to zero).
+    weight_decay : of AdamW, decoupled.
+    label_smoothing : share of each target that is spread evenly over all classes.
+    max_shift : largest shift, in pixels along either axis, that augmentation applies.
     """
 
     epochs: int = 80
@@ -61,20 +55,12 @@ class Settings:
 
 
 class SeparableBlock(nn.Module):
-    """A depthwise 3x3 convolution followed by a pointwise one, with an optional shortcut.
+    """A depthwise 3x3 convolution, then a pointwise one; a shortcut where the shapes are the same.
 
     Parameters
     ----------
-    inputs : int
-        Channels that come in.
-    outputs : int
-        Channels that go out.
-    stride : int, default 1
-        Stride of the depthwise convolution.
-
-    Notes
-    -----
-    The input is added to the output whenever the two have the same shape.
+    inputs, outputs : channels that come in and go out.
+    stride : of the depthwise convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
@@ -126,12 +112,10 @@ class DigitNet(nn.Module):
 class Digits:
     """Images and their labels.
 
-    Attributes
+    Parameters
     ----------
-    images : numpy.ndarray
-        ``uint8`` pixels from 0 to 16, shape (n, 8, 8).
-    labels : numpy.ndarray
-        ``uint8`` digits from 0 to 9, shape (n,).
+    images : (n, 8, 8) uint8, 0 to 16.
+    labels : (n,) uint8, 0 to 9.
     """
 
     images: np.ndarray
@@ -144,18 +128,7 @@ class Digits:
 
 
 def load_split(seed: int = SEED) -> tuple[Digits, Digits]:
-    """Load the digits and split them, every class in the same proportion.
-
-    Parameters
-    ----------
-    seed : int, default SEED
-        Seed of the split.
-
-    Returns
-    -------
-    tuple of Digits
-        The training part and the held-out part.
-    """
+    """The training part and the held-out part, with every class in the same proportion."""
     source = load_digits()
     train_images, held_images, train_labels, held_labels = train_test_split(
         source.images.astype(np.uint8),
@@ -168,19 +141,9 @@ def load_split(seed: int = SEED) -> tuple[Digits, Digits]:
 
 
 def shift_randomly(images: Tensor, max_shift: int) -> Tensor:
-    """Move every image by its own random whole number of pixels along each axis.
+    """Move every image by its own random number of pixels along each axis; background comes in.
 
-    Parameters
-    ----------
-    images : torch.Tensor
-        Batch of shape (n, 1, height, width).
-    max_shift : int
-        Largest shift in pixels; background fills the border that becomes free.
-
-    Returns
-    -------
-    torch.Tensor
-        The moved images, in the shape of `images`.
+    images : (n, 1, height, width), as the result.
     """
     count, _, height, width = images.shape
     padded = functional.pad(images, [max_shift] * 4)
@@ -191,21 +154,11 @@ def shift_randomly(images: Tensor, max_shift: int) -> Tensor:
 
 
 def train(digits: Digits, settings: Settings, seed: int = SEED) -> DigitNet:
-    """Fit a network; the weights after the last epoch are the result.
+    """Fit a network; the weights after the last epoch are the result, in evaluation mode.
 
     Parameters
     ----------
-    digits : Digits
-        The training part.
-    settings : Settings
-        How to train.
-    seed : int, default SEED
-        Seed of the initial weights, the batch order and the augmentation.
-
-    Returns
-    -------
-    DigitNet
-        The fitted network, in evaluation mode.
+    seed : of the initial weights, the batch order and the augmentation.
     """
     torch.manual_seed(seed)
     images, labels = digits.tensors()
@@ -231,20 +184,7 @@ def train(digits: Digits, settings: Settings, seed: int = SEED) -> DigitNet:
 
 
 def count_correct(network: DigitNet, digits: Digits) -> int:
-    """Count the images whose most likely class is their label.
-
-    Parameters
-    ----------
-    network : DigitNet
-        A network in evaluation mode.
-    digits : Digits
-        The images to classify.
-
-    Returns
-    -------
-    int
-        How many answers are right.
-    """
+    """How many images have their label as the most likely class."""
     images, labels = digits.tensors()
     with torch.inference_mode():
         return int((network(images).argmax(dim=1) == labels).sum())
@@ -253,15 +193,6 @@ def count_correct(network: DigitNet, digits: Digits) -> int:
 def export(network: DigitNet, path: Path) -> None:
     """Write the network, with a softmax at its end, as one ONNX file.
 
-    Parameters
-    ----------
-    network : DigitNet
-        A network in evaluation mode.
-    path : pathlib.Path
-        The file to write.
-
-    Notes
-    -----
     ``TrainingMode.PRESERVE`` leaves the network in the evaluation mode it is in, but skips the
     exporter's fusion of batch normalisation into convolutions: the file keeps the
     ``BatchNormalization`` nodes, so a runtime has something to fold.

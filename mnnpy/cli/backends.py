@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mnnpy.runtime.errors import MnnpyError
-from mnnpy.runtime.registry import backend_names, load_backend
+from mnnpy.runtime.registry import backend_names, load_backend, why_unusable
 from mnnpy.runtime.text_table import text_table
 
 
@@ -23,12 +22,8 @@ def backends() -> None:
 
 
 def _row(name: str) -> list[str]:
-    try:
-        backend = load_backend(name)
-        reason = backend.check()
-        if reason is not None:
-            return [name, "no", "-", "-", reason]
-        device = backend.describe()
-    except (ImportError, MnnpyError) as error:
-        return [name, "no", "-", "-", f"cannot be loaded: {error}"]
+    reason = why_unusable(name)
+    if reason is not None:
+        return [name, "no", "-", "-", reason]
+    device = load_backend(name).describe()
     return [name, "yes", device.name, str(device.threads), ", ".join(device.features)]

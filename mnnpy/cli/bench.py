@@ -15,7 +15,7 @@ import typer
 
 from mnnpy import Session, __version__
 from mnnpy.cli import options
-from mnnpy.cli.feeds import feeds_from_files, random_feeds
+from mnnpy.cli.feeds import feeds_from_files, random_feeds, refuse_shapes
 from mnnpy.cli.progress import progress_bar
 from mnnpy.runtime.files import write_atomically
 from mnnpy.runtime.graph.graph import Graph
@@ -107,6 +107,7 @@ def _feeds(
     graph: Graph, shape: Sequence[str] | None, inputs: Sequence[str] | None, seed: int
 ) -> dict[str, Any]:
     if inputs:
+        refuse_shapes(shape)
         return feeds_from_files(graph, inputs)
     return random_feeds(graph, options.shapes_for(graph, shape), seed)
 

@@ -9,7 +9,7 @@ import typer
 from mnnpy.cli.progress import progress_bar
 from mnnpy.runtime.coefficients import save_coefficients
 from mnnpy.runtime.contracts import Coefficients
-from mnnpy.runtime.registry import backend_names, load_backend, usable_backend
+from mnnpy.runtime.registry import backend_names, usable_backend, why_unusable
 from mnnpy.runtime.text_table import text_table
 
 _HEADINGS = ("scheme", "GMAC/s", "GB/s", "us per call")
@@ -23,7 +23,7 @@ def calibrate(
 ) -> None:
     """Measure what every scheme costs on this machine, so that plans choose well here.
 
-    Takes about a minute a backend; the result is kept in your cache directory.
+    Takes up to a minute a backend; the result is kept in your cache directory.
 
     **Examples**
 
@@ -32,13 +32,9 @@ def calibrate(
     mnnpy calibrate numpy
     ```
     """
-    names = [backend] if backend is not None else _usable()
-    for name in names:
+    usable = (name for name in backend_names() if why_unusable(name) is None)
+    for name in usable if backend is None else (backend,):
         _calibrate(name)
-
-
-def _usable() -> list[str]:
-    return [name for name in backend_names() if load_backend(name).check() is None]
 
 
 def _calibrate(name: str) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from mnnpy.cli.progress import spinner
 from mnnpy.runtime.preinference.explain import seconds_text
+from mnnpy.runtime.registry import backend_names, why_unusable
 from mnnpy.runtime.text_table import text_table
 
 _HEADINGS = ("backend", "accuracy", "one image", "all images", "remark")
@@ -18,12 +19,9 @@ def demo(
     examples: Annotated[
         Path, typer.Option(metavar="DIR", help="The repository's examples folder.")
     ] = Path("examples"),
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="The picture; `digits.png` in `build/` where that exists."
-        ),
-    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path(
+        "digits.png"
+    ),
 ) -> None:
     """Convert a small digits model, show its plan, and classify held-out digits everywhere.
 
@@ -35,14 +33,15 @@ def demo(
     ```
     """
     from mnnpy import Session
-    from mnnpy.demo import classify, draw_digits, load_digits, usable_backends
+    from mnnpy.demo import classify, draw_digits, load_digits
 
     with spinner("converting digits.onnx"):
         digits = load_digits(examples)
     typer.echo(f"{digits.graph.name}: {len(digits.graph.nodes)} nodes after conversion\n")
     typer.echo(Session(digits.graph).plan(digits.feeds()[:1].shape).explain())
     rows, best = [], None
-    for name, reason in usable_backends():
+    for name in backend_names():
+        reason = why_unusable(name)
         if reason is not None:
             rows.append([name, "-", "-", "-", reason])
             continue
@@ -54,6 +53,5 @@ def demo(
     typer.echo(f"\n{len(digits.labels)} digits that the model was not trained on:\n")
     typer.echo(text_table(_HEADINGS, rows, _HEADINGS[1:4]))
     assert best is not None
-    target = output or (Path("build") if Path("build").is_dir() else Path()) / "digits.png"
-    count = draw_digits(digits, best.predicted, target)
-    typer.echo(f"\nwrote {target}: {count} of them with what {best.backend} reads in them")
+    count = draw_digits(digits, best.predicted, output)
+    typer.echo(f"\nwrote {output}: {count} of them with what {best.backend} reads in them")

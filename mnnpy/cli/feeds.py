@@ -56,10 +56,18 @@ def _input_for(
     if stored in graph.inputs:
         return str(stored)
     free = [name for name in graph.inputs if name not in feeds]
-    if free and (stored is None or len(graph.inputs) == 1):
+    listed = ", ".join(graph.inputs) or "none"
+    if not free:
+        raise FeedError(f"{path}: every input has a file already; the model's inputs are {listed}")
+    if stored is None or len(graph.inputs) == 1:
         return free[0]
-    what = f"{path}: {stored!r}" if stored is not None else path
-    raise FeedError(f"{what} is no input of the model; its inputs are {', '.join(graph.inputs)}")
+    raise FeedError(f"{path}: {stored!r} is no input of the model; its inputs are {listed}")
+
+
+def refuse_shapes(shape: Sequence[str] | None) -> None:
+    """Raise ``FeedError`` where shapes are given beside inputs, which have shapes of their own."""
+    if shape:
+        raise FeedError("--shape is for random inputs: leave it out where inputs are given")
 
 
 def random_feeds(graph: Graph, shapes: NamedShapes, seed: int) -> dict[str, Any]:
@@ -68,13 +76,16 @@ def random_feeds(graph: Graph, shapes: NamedShapes, seed: int) -> dict[str, Any]
     Raises
     ------
     FeedError
-        Where an input is no tensor.
+        Where an input is no tensor, or one of which not even the rank is known.
     """
     rng = np.random.default_rng(seed)
     feeds = {}
     for name, declared in graph.inputs.items():
         if not isinstance(declared, TensorType):
-            raise FeedError(f"input {name!r} is a {declared}: only tensors can be made at random")
+            raise FeedError(
+                f"input {name!r} is declared as {declared}: only tensors of known rank can be made "
+                "at random, give it as a file"
+            )
         feeds[name] = _random(shapes[name], declared, rng)
     return feeds
 

@@ -77,6 +77,8 @@ def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             place = f"{error.filename}: " if error.filename is not None else ""
             fail(f"{place}{error.strerror or error}")
+        except MemoryError as error:
+            fail(f"this needs more memory than there is: {error}")
 
     return guarded
 

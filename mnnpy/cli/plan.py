@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,7 +23,10 @@ def plan(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="A session file, or the name of a shipped one.", show_default=False),
+        typer.Option(
+            help="A session file, or the name of a shipped one; the other options go before it.",
+            show_default=False,
+        ),
     ] = None,
     plan: options.PlanFile = None,
 ) -> None:
@@ -38,11 +41,13 @@ def plan(
     mnnpy plan model.mnnpy --config low_memory
     ```
     """
+    given: dict[str, Any] = {"backend": backend, "threads": threads, "plan": plan}
     with spinner(f"planning {model.name}"):
-        if config is not None:
-            session = Session.from_config(config, model)
+        if config is None:
+            session = Session(model, **given)
         else:
-            session = Session(model, backend, threads, plan=plan)
+            said = {name: value for name, value in given.items() if value not in (None, "auto")}
+            session = Session.from_config(config, model, **said)
         made = session.plan(options.shapes_for(session.graph, shape))
     wanted = int(step) if step is not None and step.isdigit() else step
     typer.echo(made.explain(wanted))

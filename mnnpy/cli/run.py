@@ -11,9 +11,16 @@ import typer
 from mnnpy import Session
 from mnnpy.cli import options
 from mnnpy.cli.check import check_folder
-from mnnpy.cli.feeds import Picture, feeds_from_files, picture_feed, random_feeds
+from mnnpy.cli.feeds import (
+    Picture,
+    feeds_from_files,
+    picture_feed,
+    random_feeds,
+    refuse_shapes,
+)
 from mnnpy.cli.progress import spinner
 from mnnpy.cli.tensor_files import write_arrays
+from mnnpy.runtime.graph.types import dtype_name
 from mnnpy.runtime.text_table import text_table
 
 
@@ -84,7 +91,9 @@ def run(
     if image is not None:
         chosen = Picture(image, _size(size), _numbers(mean), _numbers(scale), layout)
         feeds |= picture_feed(graph, chosen)
-    if not feeds and graph.inputs:
+    if feeds:
+        refuse_shapes(shape)
+    elif graph.inputs:
         feeds = random_feeds(graph, options.shapes_for(graph, shape), seed)
         typer.echo(f"no inputs given: random ones of seed {seed}", err=True)
     with spinner(f"running {model.name}"):
@@ -121,9 +130,9 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _summary(name: str, value: Any) -> list[str]:
     if not isinstance(value, np.ndarray):
         return [name, type(value).__name__, "-", "-", "-", "-"]
-    shape = "x".join(map(str, value.shape)) or "scalar"
+    dtype, shape = dtype_name(value.dtype), "x".join(map(str, value.shape)) or "scalar"
     if value.dtype.kind not in "fiub" or not value.size:
-        return [name, str(value.dtype), shape, "-", "-", "-"]
+        return [name, dtype, shape, "-", "-", "-"]
     numbers = value.astype(np.float64)
     shown = [f"{number:.6g}" for number in (numbers.min(), numbers.mean(), numbers.max())]
-    return [name, str(value.dtype), shape, *shown]
+    return [name, dtype, shape, *shown]

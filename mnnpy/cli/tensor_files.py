@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import Any, BinaryIO
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
@@ -65,7 +65,15 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     for name, value in arrays.items():
         if not isinstance(value, np.ndarray) or value.dtype == object:
             raise FeedError(f"{path}: output {name!r} is no numeric array: .npz cannot hold it")
-    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+    def write(file: BinaryIO) -> None:
+        # np.savez takes names as keyword arguments, of which some are its own.
+        with ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+
+    write_atomically(path, write)
 
 
 def _read_npy(path: Path) -> Array:

@@ -153,17 +153,7 @@ def slide_window(
         Where attributes have another rank, are not positive, or the window does not fit.
     """
     rank = len(spatial)
-    _require_auto_pad(auto_pad)
-    sizes = tuple(int(k) for k in kernel)
-    strides, dilations = tuple(strides) or (1,) * rank, tuple(dilations) or (1,) * rank
-    pads = tuple(pads) or (0,) * (2 * rank)
-    if not len(sizes) == len(strides) == len(dilations) == len(pads) // 2 == rank:
-        raise ShapeError(
-            f"window of kernel {sizes}, strides {strides}, dilations {dilations}, pads {pads} "
-            f"does not fit {rank} spatial axes"
-        )
-    if min((*sizes, *strides, *dilations), default=1) < 1:
-        raise ShapeError(f"kernel {sizes}, strides {strides}, dilations {dilations} must be >= 1")
+    sizes, strides, pads, dilations = _explicit(rank, kernel, strides, pads, dilations, auto_pad)
     extent = tuple((k - 1) * d + 1 for k, d in zip(sizes, dilations, strict=True))
     begin: tuple[Dim, ...] = pads[:rank]
     end: tuple[Dim, ...] = pads[rank:]
@@ -181,9 +171,28 @@ def slide_window(
     return Window(sizes, strides, dilations, begin, end, output)
 
 
-def _require_auto_pad(auto_pad: str) -> None:
+def _explicit(
+    rank: int,
+    kernel: Sequence[Dim],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    auto_pad: str,
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Kernel, strides, pads and dilations with the defaults put in, checked."""
+    sizes = tuple(int(k) for k in kernel)
+    strides, dilations = tuple(strides) or (1,) * rank, tuple(dilations) or (1,) * rank
+    pads = tuple(pads) or (0,) * (2 * rank)
+    if not len(sizes) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
+        raise ShapeError(
+            f"window of kernel {sizes}, strides {strides}, dilations {dilations}, pads {pads} "
+            f"does not fit {rank} spatial axes"
+        )
+    if min((*sizes, *strides, *dilations), default=1) < 1:
+        raise ShapeError(f"kernel {sizes}, strides {strides}, dilations {dilations} must be >= 1")
     if auto_pad not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
         raise ShapeError(f"auto_pad {auto_pad!r} is none of NOTSET, VALID, SAME_UPPER, SAME_LOWER")
+    return sizes, strides, pads, dilations
 
 
 def _positions(limit: Dim, end: Dim, span: int, stride: int, ceil_mode: bool) -> Dim:
@@ -219,16 +228,22 @@ def transposed_output(
     output_shape: Sequence[int],
     auto_pad: str,
 ) -> Window:
-    """Window of a transposed convolution; its ``output`` is the output's spatial shape."""
+    """Window of a transposed convolution; its ``output`` is the output's spatial shape.
+
+    Raises
+    ------
+    ShapeError
+        Where attributes have another rank or are not positive.
+    """
     rank = len(spatial)
-    _require_auto_pad(auto_pad)
-    sizes = tuple(int(k) for k in kernel)
-    strides, dilations = tuple(strides) or (1,) * rank, tuple(dilations) or (1,) * rank
+    sizes, strides, pads, dilations = _explicit(rank, kernel, strides, pads, dilations, auto_pad)
     output_padding = tuple(output_padding) or (0,) * rank
-    pads = tuple(pads) or (0,) * (2 * rank)
+    if len(output_padding) != rank or len(output_shape) not in (0, rank, rank + 2):
+        raise ShapeError(
+            f"output_padding {output_padding} and output_shape {tuple(output_shape)} "
+            f"do not fit {rank} spatial axes"
+        )
     extent = tuple((k - 1) * d + 1 for k, d in zip(sizes, dilations, strict=True))
-    if not len(strides) == len(dilations) == len(output_padding) == len(pads) // 2 == rank:
-        raise ShapeError(f"attributes do not fit {rank} spatial axes")
     full = tuple(
         (size - 1) * stride + extra + span
         for size, stride, extra, span in zip(spatial, strides, output_padding, extent, strict=True)

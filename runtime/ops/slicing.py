@@ -203,6 +203,8 @@ class Pad(Op):
     ) -> tuple[Type, ...]:
         if self.mode not in ("constant", "reflect", "edge", "wrap"):
             raise ShapeError(f"padding mode {self.mode!r} is none of constant, reflect, edge, wrap")
+        if value is not None and any(differ(dim, 1) for dim in value.shape):
+            raise ShapeError(f"a padding value of shape {value.shape}: it is a scalar")
         if pads.known is None or (axes is not None and axes.known is None):
             return (TensorType(x.dtype, (UNKNOWN,) * x.rank),)
         shape = list(x.shape)

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mnnpy.runtime.contracts import Backend, Task
-from mnnpy.runtime.graph.types import Array, TensorType, Type, Value
+from mnnpy.runtime.graph.types import Array, TensorType, Value
 from mnnpy.runtime.ops.fused import Copy
 from mnnpy.runtime.ops.slicing import Concat
 from mnnpy.runtime.preinference.plan import Plan, Slot, Step
@@ -103,7 +103,7 @@ class _Shadow:
         results = {
             name: self.result(step, position, name, where)
             for position, name in enumerate(step.node.outputs)
-            if name is not None and name in self.slots
+            if name in self.slots
         }
         for name, content in results.items():
             self.write(name, content)
@@ -136,8 +136,9 @@ class _Shadow:
     def viewed(self, step: Step, position: int, where: str) -> Content:
         """What a view shows of its source; both must be the same bytes."""
         source, name = step.node.inputs[0], step.node.outputs[position]
-        assert source is not None and name is not None
-        offsets = step.node.op.view_offsets(*self.signature(step))
+        assert source is not None
+        task = Task.of(step.node, self.values)
+        offsets = task.op.view_offsets(task.inputs, task.outputs)
         if offsets is None:
             self.problems.append(f"{where} shares memory with {source!r}, and is no view of it")
             return self.fresh(name)
@@ -156,7 +157,7 @@ class _Shadow:
         slot, content, start = self.slots[name], self.fresh(name), 0
         for place, source in enumerate(step.node.inputs):
             assert source is not None
-            nbytes = self.value(source).tensor.nbytes
+            nbytes = self.tensor(source).nbytes
             part = replace(slot, offset=slot.offset + start, nbytes=nbytes)
             if place not in aliased:
                 self.refuse_overlap(part, step.node.reads, f"{where} writes piece {source!r}")
@@ -175,11 +176,7 @@ class _Shadow:
             return frozenset()
         kernels = self.backends[step.choice.backend].kernels(step.node.op)
         kernel = next(kernel for kernel in kernels if kernel.scheme == step.choice.scheme)
-        return frozenset(kernel.inplace(Task(step.node.op, *self.signature(step))))
-
-    def signature(self, step: Step) -> tuple[tuple[Value | None, ...], tuple[Type, ...]]:
-        inputs = tuple(None if name is None else self.value(name) for name in step.node.inputs)
-        return inputs, tuple(self.tensor(name) for name in step.node.outputs)
+        return frozenset(kernel.inplace(Task.of(step.node, self.values)))
 
     def read(self, name: str, where: str) -> None:
         """Complain unless all of a value still holds what was written."""
@@ -216,12 +213,8 @@ class _Shadow:
         start = slot.offset // self.granule
         return self.arenas[slot.memory][start : start + slot.nbytes // self.granule]
 
-    def value(self, name: str) -> Value:
-        """A value, or the one that a copy ``name@memory`` was made of."""
-        return self.values[name] if name in self.values else self.values[name.rsplit("@", 1)[0]]
-
     def tensor(self, name: str) -> TensorType:
-        return self.value(name).tensor
+        return self.values[name].tensor
 
 
 def _granule(plan: Plan) -> int:

@@ -35,7 +35,7 @@ class MemoryStep:
     writes : output names by position, None where absent or an object.
     inplace : input positions that output 0 may overwrite.
     views : per output its element offset in input 0, where outputs are views of it.
-    concatenates : element offset per input position in output 0, where inputs can be its pieces.
+    concatenates : byte offset per input position in output 0, where inputs can be its pieces.
     """
 
     reads: tuple[str | None, ...]
@@ -216,10 +216,11 @@ class _Sharing:
         """Move whole blocks of concatenated inputs into the output's block."""
         assert step.concatenates is not None
         whole = self.block_of[name]
-        itemsize = self.tensors[name][0].dtype.itemsize
-        for position, elements in enumerate(step.concatenates):
+        for position, start in enumerate(step.concatenates):
             piece = step.reads[position]
-            if piece is None or piece not in self.block_of or not self._plain(piece, name):
+            if piece is None or piece not in self.block_of:
+                continue
+            if self.tensors[piece][1] != self.tensors[name][1]:
                 continue
             block = self.block_of[piece]
             fills = block.members[piece] == 0 and block.end == self.nbytes[piece]
@@ -229,7 +230,6 @@ class _Sharing:
                 continue
             whole.first = min(whole.first, block.first)
             whole.last = max(whole.last, block.last)
-            start = elements * itemsize
             for member, offset in block.members.items():
                 whole.members[member] = start + offset
                 self.block_of[member] = whole

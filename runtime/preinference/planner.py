@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
@@ -182,7 +183,7 @@ class _Assembly:
             if name in self.objects or self.values[name].constant:
                 outputs[name] = name
             else:
-                outputs[name] = self._brought(name, HOST, PLAIN, None)
+                outputs[name] = self._brought(name, HOST, PLAIN)
         memory, aliases = plan_memory(
             self.specs, self.tensors, [(name, HOST) for name in fed], list(outputs.values())
         )
@@ -207,6 +208,16 @@ class _Assembly:
             for name, layout in zip(entry.node.inputs, entry.choice.input_layouts, strict=True):
                 if name is not None and layout.kind == "blocked":
                     self.halos[name] = max(self.halos.get(name, 0), layout.halo)
+        joined = [entry for entry in order if isinstance(entry, Selected)]
+        joined = [entry for entry in joined if _is_blocked_concat(entry)]
+        for entry in (*reversed(joined), *joined):
+            self._share_halo(entry.node)
+
+    def _share_halo(self, concat: Node) -> None:
+        """Pieces can lie inside the whole only where all have one halo."""
+        names = (*concat.reads, *concat.outputs)
+        widest = max(self.halos.get(name, 0) for name in names)
+        self.halos.update((name, widest) for name in names)
 
     def _with_halo(self, name: str, layout: Layout) -> Layout:
         if layout.kind != "blocked":
@@ -222,7 +233,7 @@ class _Assembly:
         reads = tuple(
             name
             if name is None or name not in self.home
-            else self._brought(name, selected.memory, layout, choice.backend)
+            else self._brought(name, selected.memory, layout)
             for name, layout in zip(node.inputs, choice.input_layouts, strict=True)
         )
         for name, layout in zip(node.outputs, choice.output_layouts, strict=True):
@@ -246,16 +257,14 @@ class _Assembly:
                 choice.cost.workspace_nbytes,
                 kernel.inplace(task),
                 node.op.view_offsets(task.inputs, task.outputs),
-                _concat_offsets(task),
+                _concat_offsets(task, choice.output_layouts[0]),
             )
         )
 
     def _add_object_step(self, node: Node) -> None:
         """A step on Python objects: the reference, on the host."""
         reads = tuple(
-            name
-            if name is None or name not in self.home
-            else self._brought(name, HOST, PLAIN, None)
+            name if name is None or name not in self.home else self._brought(name, HOST, PLAIN)
             for name in node.inputs
         )
         node = replace(node, inputs=reads)
@@ -270,18 +279,30 @@ class _Assembly:
         in_arena = tuple(name if name in self.home else None for name in reads)
         self.specs.append(MemoryStep(in_arena, writes, HOST))
 
-    def _brought(self, name: str, memory: str, layout: Layout, backend: str | None) -> str:
-        """The value in the wanted memory and layout; adds a copy step where it is elsewhere."""
-        given, layout = self.home[name], self._with_halo(name, layout)
+    def _brought(self, name: str, memory: str, layout: Layout) -> str:
+        """The value in the wanted memory and layout; adds copy steps where it is elsewhere.
+
+        Between memories values travel plain; layouts change within one memory.
+        """
+        layout = self._with_halo(name, layout)
+        if self.home[name][0] != memory:
+            name = self._copied(name, self.home[name][0], PLAIN)
+            name = self._copied(name, memory, PLAIN)
+        return self._copied(name, memory, layout)
+
+    def _copied(self, name: str, memory: str, layout: Layout) -> str:
+        """The value itself where it lies there, else the output of one copy step."""
+        given = self.home[name]
         if given == (memory, layout):
             return name
         key = (name, memory, layout)
         if key not in self.copies:
             target = self._fresh(f"{name}@{memory}" + ("" if layout == PLAIN else f":{layout}"))
-            by = backend if backend is not None and memory != HOST else self._backend_of(given[0])
-            seconds = self.selector.conversion_seconds(name, given, (memory, layout), by)
+            by = self._copier(given[0], memory)
+            kept = self.values[name].type
+            seconds = self.selector.conversion_seconds(kept, given, (memory, layout), by)
             choice = Choice(by, "copy", (), (given[1],), (layout,), Cost(seconds))
-            self.values[target] = Value(self.values[name].type)
+            self.values[target] = Value(kept)
             copy = Node(target, Copy(), (name,), (target,))
             self.steps.append(Step(copy, choice, (self.values[name].tensor,)))
             self.specs.append(MemoryStep((name,), (target,), memory))
@@ -295,26 +316,31 @@ class _Assembly:
             name += "'"
         return name
 
-    def _backend_of(self, memory: str) -> str:
-        devices = self.selector.devices
-        return next(name for name, device in devices.items() if device.memory == memory)
+    def _copier(self, source: str, target: str) -> str:
+        """The backend that copies: between memories the device's, else one that knows layouts."""
+        memory = source if target == HOST else target
+        backends = self.selector.backends
+        there = [b for b in backends if self.selector.devices[b.name].memory == memory]
+        able = (b for b in there if any(k.scheme == "copy" for k in b.kernels(Copy())))
+        return (next(able, there[0]) if source == target else there[0]).name
 
 
 def _node(entry: Selected | Node) -> Node:
     return entry.node if isinstance(entry, Selected) else entry
 
 
-def _concat_offsets(task: Task) -> tuple[int, ...] | None:
-    """Element offset of each input in the output, where they lie one after another."""
+def _concat_offsets(task: Task, layout: Layout) -> tuple[int, ...] | None:
+    """Byte offset of each input in the output, where they lie one after another."""
     if not isinstance(task.op, Concat):
         return None
     shape = task.output().shape
-    axis = task.op.axis % len(shape)
-    if any(dim != 1 for dim in shape[:axis]):
+    if any(dim != 1 for dim in shape[: task.op.axis % len(shape)]):
         return None
-    offsets, position = [], 0
-    for value in task.inputs:
-        assert value is not None
-        offsets.append(position)
-        position += value.tensor.size
-    return tuple(offsets)
+    sizes = [layout.nbytes(task.tensor(index)) for index in range(len(task.inputs))]
+    return tuple(accumulate(sizes, initial=0))[:-1]
+
+
+def _is_blocked_concat(selected: Selected) -> bool:
+    return isinstance(selected.node.op, Concat) and (
+        selected.choice.output_layouts[0].kind == "blocked"
+    )

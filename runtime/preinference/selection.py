@@ -23,7 +23,7 @@ from mnnpy.runtime.contracts import (
 )
 from mnnpy.runtime.errors import PlanError
 from mnnpy.runtime.graph.graph import Graph, Node
-from mnnpy.runtime.graph.types import TensorType, Value
+from mnnpy.runtime.graph.types import TensorType, Type, Value
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.preinference.constraints import Constraints, shown_config
 from mnnpy.runtime.preinference.pbqp import Matrix, Vector, solve_pbqp
@@ -233,12 +233,13 @@ class Selector:
         readers: Sequence[Candidate],
         position: int,
     ) -> Matrix:
+        tensor = self.values[name].type
         matrix = np.zeros((len(sources), len(readers)))
         for i, source in enumerate(sources):
             for j, reader in enumerate(readers):
                 given = (source.memory, source.output_layouts[output])
                 wanted = (reader.memory, reader.input_layouts[position])
-                matrix[i, j] = self.conversion_seconds(name, given, wanted, reader.backend)
+                matrix[i, j] = self.conversion_seconds(tensor, given, wanted, reader.backend)
         return matrix
 
     def _add_feed_cost(
@@ -247,17 +248,21 @@ class Selector:
         """Graph inputs arrive plain, in host memory; constants are prepared when binding."""
         if name not in self.graph.inputs:
             return
+        tensor = self.values[name].type
         for j, reader in enumerate(readers):
             wanted = (reader.memory, reader.input_layouts[position])
-            costs[j] += self.conversion_seconds(name, ("host", PLAIN), wanted, reader.backend)
+            costs[j] += self.conversion_seconds(tensor, ("host", PLAIN), wanted, reader.backend)
 
     def conversion_seconds(
-        self, name: str, given: tuple[str, Layout], wanted: tuple[str, Layout], backend: str
+        self,
+        tensor: Type | None,
+        given: tuple[str, Layout],
+        wanted: tuple[str, Layout],
+        backend: str,
     ) -> float:
         """Time of bringing a value from one memory and layout to another."""
         if given[0] == wanted[0] and given[1].matches(wanted[1]):
             return 0.0
-        tensor = self.values[name].type
         if not isinstance(tensor, TensorType) or not tensor.static:
             return 0.0
         nbytes = given[1].nbytes(tensor) + wanted[1].nbytes(tensor)

@@ -124,8 +124,8 @@ def test_kernels(backend_name: str, name: str) -> None:
     task = Task(op, values, op.infer(*values)[:1])
     wide = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays]
     wanted = op.reference(np, *wide)[0]
-    for (kernel, config), halo in cartesian(_candidates(backend, task), (0, 2)):
-        found = _run(backend, kernel, config, task, arrays, halo)
+    for (kernel, config), halo in cartesian(candidates(backend, task), (0, 2)):
+        found = run_kernel(backend, kernel, config, task, arrays, halo)
         worst = np.max(np.abs(found - wanted)) / np.max(np.abs(wanted))
         allowed = 1e-5 + kernel.max_error(task, config)
         assert worst <= allowed, f"{kernel.scheme} {dict(config)} is off by {worst:.1e}"
@@ -143,12 +143,12 @@ def test_nan_and_infinity_survive(backend_name: str, op: Op) -> None:
     values = tuple(Value(type_of(a), a if i in constants else None) for i, a in enumerate(arrays))
     task = Task(op, values, op.infer(*values))
     (wanted,) = op.reference(np, *arrays)
-    for kernel, config in _candidates(backend, task):
-        found = _run(backend, kernel, config, task, arrays)
+    for kernel, config in candidates(backend, task):
+        found = run_kernel(backend, kernel, config, task, arrays)
         np.testing.assert_allclose(found, wanted, rtol=1e-6, err_msg=kernel.scheme)
 
 
-def _candidates(backend: Backend, task: Task) -> Iterator[tuple[Kernel, Config]]:
+def candidates(backend: Backend, task: Task) -> Iterator[tuple[Kernel, Config]]:
     device = backend.describe()
     for kernel in backend.kernels(task.op):
         if kernel.reject(task, device) is None:
@@ -156,7 +156,7 @@ def _candidates(backend: Backend, task: Task) -> Iterator[tuple[Kernel, Config]]
                 yield kernel, config
 
 
-def _run(
+def run_kernel(
     backend: Backend,
     kernel: Kernel,
     config: Config,

@@ -112,7 +112,10 @@ def test_plan() -> None:
     step = succeed("plan", DIGITS, "-b", "numpy", "--step", "0")
     assert "chosen" in step
     assert "conv_pointwise" in step
-    assert "peak" in succeed("plan", DIGITS, "--config", "low_memory", "--shape", "image=2,1,8,8")
+    low = succeed("plan", DIGITS, "--config", "low_memory", "--shape", "image=2,1,8,8")
+    assert "peak" in low
+    assert "conv_im2col" not in low
+    assert "numba" not in succeed("plan", DIGITS, "--config", "low_memory", "-b", "numpy")
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".pb"])
@@ -298,6 +301,8 @@ BAD_INPUT = {
     "broken input file": (["run", DIGITS, "-i", "broken.npy"], "broken.npy"),
     "broken archive": (["run", DIGITS, "-i", "broken.npz"], "broken.npz"),
     "input of wrong type": (["run", DIGITS, "-i", "float64.npy"], "float32"),
+    "more input files than inputs": (["run", DIGITS, "-i", "x.npy", "-i", "x.npy"], "already"),
+    "shape beside an input": (["run", DIGITS, "-i", "x.npy", "-s", "1,1,8,8"], "--shape"),
     "missing picture": (["run", DIGITS, "--image", "missing.jpg"], "missing.jpg"),
     "no picture": (["run", DIGITS, "--image", "text.onnx"], "text.onnx"),
     "no test data": (["run", DIGITS, "--check", "."], "test_data_set"),
@@ -318,6 +323,7 @@ def test_bad_input(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name in ("text.onnx", "broken.npy", "broken.npz"):
         Path(name).write_text("hello, I am a text")
     np.save("float64.npy", np.zeros((1, 1, 8, 8)))
+    np.save("x.npy", np.zeros((1, 1, 8, 8), np.float32))
     before = set(tmp_path.iterdir())
     arguments, fragment = BAD_INPUT[case]
     result = invoke(*arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def main() -> None:
     parser.add_argument("--filter", default="", help="only cases whose name contains this")
     parser.add_argument("--output", type=Path, default=Path("build/conformance.json"))
     options = parser.parse_args()
+    logging.getLogger("mnnpy").setLevel(logging.ERROR)
     table = {}
     for backend in options.backends.split(","):
         outcomes: Counter[str] = Counter()

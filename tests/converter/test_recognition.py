@@ -171,7 +171,8 @@ NORM = """(float[2,3,4] x, float[4] G, float[4] B, float[3,4] G2, float[3,4] B2)
     float two = {2}, float one = {1}, float[1] eps = {0.001}>"""
 
 QKV = "float[2,3,5,4] q, float[2,3,6,4] k, float[2,3,6,7] v"
-ATTENTION = f"""({QKV}, float[2,1,1,6] m, float[5,1] column, bool[1,1,5,6] seen)
+ATTENTION = f"""({QKV}, float[2,1,1,6] m, float[5,1] column, bool[1,1,5,6] seen,
+    float[2,3,5,7] K57)
     => (float[2,3,5,7] y) <float d = {{2}}, float s = {{0.5}}, float r = {{0.70710678}},
     float low = {{-3.4028235e38}}, float zero = {{0}}, float little = {{-10000}},
     int64[3] kq = {{6, 6, 4}}, int64[4] kt = {{2, 3, 4, 6}}>"""
@@ -217,6 +218,11 @@ ATTENTIONS: dict[str, tuple[str, str]] = {
         """{t = Transpose<perm = [0, 1, 3, 2]>(k) p = MatMul(q, t) w = Softmax<axis = 2>(p)
         y = MatMul(w, v)}""",
         "Transpose MatMul Softmax MatMul",
+    ),
+    "weights times themselves": (
+        """{t = Transpose<perm = [0, 1, 3, 2]>(q) p = MatMul(q, t) w = Softmax<axis = -1>(p)
+        z = MatMul(w, w) y = MatMul(z, K57)}""",
+        "Transpose MatMul Softmax MatMul MatMul",
     ),
     "weights that are read": (
         """{t = Transpose<perm = [0, 1, 3, 2]>(k) p = MatMul(q, t) w = Softmax<axis = -1>(p)

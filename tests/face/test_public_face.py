@@ -132,7 +132,13 @@ CONFIG_MISTAKES = {
     "constraints: 3": ["constraints: must be a mapping"],
     "constraints: {max_error: -1}": ["constraints.max_error: must be a number of at least 0"],
     "constraints: {allowed: {Conv: 3}}": ["constraints.allowed.Conv: must be a text or a list"],
-    "constraints: {pinned: {c: {backend: numpy}}}": ["constraints.pinned.c.scheme: missing"],
+    "constraints: {pinned: {c: {backend: numpy}}}": ["constraints.pinned.c.scheme: must be one of"],
+    "constraints: {forbidden: {Conv: conv_fft}}": [
+        "constraints.forbidden.Conv: must be among ",
+        "conv_im2col, ",
+        "not 'conv_fft'",
+    ],
+    "a: 2020-13-45": ["no valid YAML"],
     "constraints: {pined: {}}": ["constraints.pined: unknown key, did you mean 'pinned'?"],
     "[1, 2]": ["must hold a mapping"],
     "a: [": ["no valid YAML"],
@@ -158,11 +164,11 @@ def test_unknown_configuration_lists_the_shipped_ones() -> None:
 def test_configuration_reads_constraints(tmp_path: Path) -> None:
     path = tmp_path / "session.yaml"
     path.write_text(
-        "constraints: {forbidden: {Conv: conv_fft}, max_error: 1e-5, fuse: false,\n"
+        "constraints: {forbidden: {Conv: conv_im2col}, max_error: 1e-5, fuse: false,\n"
         "  pinned: {c: {backend: numpy, scheme: conv_winograd, config: {m: 4}}}}"
     )
     constraints = load_session_config(path).constraints
-    assert constraints.forbidden == {"Conv": frozenset({"conv_fft"})}
+    assert constraints.forbidden == {"Conv": frozenset({"conv_im2col"})}
     assert constraints.pinned == {"c": ("numpy", "conv_winograd", (("m", 4),))}
     assert constraints.max_error == 1e-5
     assert not constraints.fuse
@@ -183,7 +189,7 @@ def test_given_plan_decides(folder: Path) -> None:
     model, path = folder / "model.onnx", folder / "best.plan.json"
     default = Session(model, backend="numpy").plan([3, 4])
     pinned = {default.steps[0].node.name: ("numpy", "reference", ())}
-    constraints = mnnpy.runtime.preinference.selection.Constraints(pinned=pinned)
+    constraints = mnnpy.runtime.preinference.constraints.Constraints(pinned=pinned)
     wanted = Session(model, backend="numpy", constraints=constraints).plan([3, 4])
     save_plan(wanted, path)
     for plan in (path, str(path), wanted):

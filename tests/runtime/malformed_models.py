@@ -259,6 +259,7 @@ def hostile_graphs() -> Iterator[Case]:
     yield "nodes in the wrong order", with_graph(lambda g: g["nodes"].reverse())
     yield "a node that reads itself", with_graph(set_at("nodes", 1, "inputs", 0, to="z"))
     yield "a name defined twice", with_graph(set_at("nodes", 1, "outputs", 0, to="y"))
+    yield "an output without a name", with_graph(set_at("nodes", 1, "outputs", 0, to=None))
     yield "a node name used twice", with_graph(set_at("nodes", 1, "name", to="conv"))
     yield "an output nobody writes", with_graph(set_at("outputs", 0, to="q"))
     for text in ("", "{", "[]", "null", '{"nodes": NaN}', '{"nodes": Infinity}', '{"a":1,"a":1}'):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from mnnpy.runtime.errors import ShapeError
 from mnnpy.runtime.graph.dims import SymbolicDim
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.inference import infer_values
-from mnnpy.runtime.graph.types import FLOAT32, TensorType, Value
+from mnnpy.runtime.graph.types import BOOL, FLOAT32, INT64, TensorType, Value
+from mnnpy.runtime.ops.control import Loop
 from mnnpy.runtime.ops.elementwise import Add, Div, Mul
 from mnnpy.runtime.ops.generation import RandomNormal
 from mnnpy.runtime.ops.indexing import Gather
@@ -108,3 +110,23 @@ def test_too_many_outputs_are_refused() -> None:
     graph = Graph((node,), {"x": TensorType(FLOAT32, (1,))}, ("z",))
     with pytest.raises(ShapeError, match="has 2 outputs, the operator gives 1"):
         infer_values(graph)
+
+
+def test_loops_are_left_to_sessions() -> None:
+    """A count that a hostile file gives must not keep planning busy."""
+    inputs = {"i": TensorType(INT64, ()), "go": TensorType(BOOL, ()), "s": TensorType(FLOAT32, ())}
+    body = Graph((Node("add", Add(), ("s", "s"), ("t",)),), inputs, ("go", "t")).validate()
+    b = GraphBuilder()
+    start = b.constant(np.float32(0))
+    y = b.node(Loop(body, 1), b.constant(np.array(10**15)), None, start)
+    began = time.perf_counter()
+    value = infer_values(b.graph(y))[y]
+    assert time.perf_counter() - began < 1
+    assert (value.type, value.known) == (TensorType(FLOAT32, ()), None)
+
+
+def test_what_fails_on_constants_is_left_to_the_run() -> None:
+    b = GraphBuilder()
+    y = b.node(Gather(), b.constant(np.arange(3)), b.constant(np.array([7])))
+    value = infer_values(b.graph(y))[y]
+    assert (value.type, value.known) == (TensorType(INT64, (1,)), None)

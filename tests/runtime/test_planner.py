@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,16 @@ import numpy as np
 import pytest
 
 from benchmarks.planning import chain_and_branch
+from mnnpy.backends.numpy_cpu.backend import NumpyBackend
+from mnnpy.runtime.contracts import Coefficients, Device, Kernel
 from mnnpy.runtime.errors import PlanError, ShapeError
+from mnnpy.runtime.execution import Executable, PackedWeights
 from mnnpy.runtime.graph.dims import SymbolicDim
 from mnnpy.runtime.graph.evaluate import evaluate
-from mnnpy.runtime.graph.graph import Graph
+from mnnpy.runtime.graph.graph import Graph, Node
+from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import FLOAT32, INT64, TensorType, Value
-from mnnpy.runtime.ops.activation import Relu
+from mnnpy.runtime.ops.activation import Relu, Sigmoid
 from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.ops.elementwise import Add, Mul
 from mnnpy.runtime.ops.generation import ConstantOfShape
@@ -107,12 +113,77 @@ def test_regions_can_be_turned_off() -> None:
         ({"pinned": {"Conv_0": ("numpy", "conv_im2col", None)}}, {"conv_im2col"}),
         ({"allowed": {"Conv": frozenset({"conv_sliding_window"})}}, {"conv_sliding_window"}),
         ({"allowed": {"Conv_*": frozenset({"conv_winograd"})}}, {"conv_winograd"}),
+        ({"allowed": {"Add_2": frozenset({"conv_im2col"})}}, {"conv_im2col"}),
     ],
 )
 def test_constraints_on_schemes(options: dict[str, Any], schemes: set[str]) -> None:
     made = plan(residual(64), **options)
     convs = [step for step in made.steps if "Conv" in step.node.op.kind]
     assert {step.choice.scheme for step in convs} == schemes
+
+
+def test_a_pin_within_a_region_keeps_the_node_out_of_it() -> None:
+    made = plan(residual(64), pinned={"Relu_3": ("numpy", "elementwise", None)})
+    assert kinds(made) == ["Transpose", "Conv+Add", "Relu"]
+
+
+def test_patterns_are_names_first() -> None:
+    b = GraphBuilder()
+    b.node(Relu(), b.input((2, 3)))
+    node = replace(b.nodes[0], name="block[0]")
+    graph = replace(b.graph("v0"), nodes=(node,))
+    (step,) = plan(graph, forbidden={"block[0]": frozenset({"elementwise"})}).steps
+    assert step.choice.scheme == "reference"
+
+
+class Distant(NumpyBackend):
+    """Computes Relu, in a memory of its own."""
+
+    name = "distant"
+
+    def describe(self) -> Device:
+        free = {"*": Coefficients(0, 0, 0)}
+        return replace(BACKENDS[0].describe(), memory="distant", coefficients=free)
+
+    def kernels(self, op: Op) -> Sequence[Kernel]:
+        return super().kernels(op) if isinstance(op, Relu) else ()
+
+
+def test_copies_have_names_of_their_own() -> None:
+    nodes = (
+        Node("a", Relu(), ("x@y",), ("x@y@distant",)),
+        Node("b", Sigmoid(), ("x@y@distant",), ("z",)),
+        Node("c", Add(), ("z", "x@y"), ("x",)),
+    )
+    graph = Graph(nodes, {"x@y": TensorType(FLOAT32, (2, 3))}, ("x",)).validate()
+    backends = (Distant(), *BACKENDS)
+    pinned = {"a": ("distant", "elementwise", None)}
+    inputs = {name: Value(declared) for name, declared in graph.inputs.items()}
+    planned = make_plan(graph, inputs, backends, Constraints(pinned=pinned))
+    assert kinds(planned.plan) == ["mnnpy.Copy", "Relu", "mnnpy.Copy", "Sigmoid", "Add"]
+    assert not check_memory(planned.plan, planned.values, backends)
+    feeds = random_feeds(graph)
+    found = Executable(planned, backends, PackedWeights(), None).run(feeds)
+    assert_close(found, evaluate(graph, np, feeds))
+
+
+def test_values_travel_plain_between_memories() -> None:
+    """A backend of another memory between kernels that work on blocked layouts."""
+    b = GraphBuilder()
+    w = b.constant(np.random.default_rng(0).standard_normal((16, 16, 3, 3)).astype(np.float32) / 12)
+    x = b.node(Conv(pads=(1, 1, 1, 1)), b.input((1, 16, 8, 8)), w)
+    graph = b.graph(b.node(Conv(pads=(1, 1, 1, 1)), b.node(Relu(), x), w))
+    backends = (Distant(), *with_fallbacks("numba"))
+    native = ("numba", "conv_direct", None)
+    pinned = {"Conv_0": native, "Relu_1": ("distant", "elementwise", None), "Conv_2": native}
+    inputs = {name: Value(declared) for name, declared in graph.inputs.items()}
+    planned = make_plan(graph, inputs, backends, Constraints(pinned=pinned))
+    copies = [step for step in planned.plan.steps if step.choice.scheme == "copy"]
+    assert {step.choice.backend for step in copies} == {"distant", "numba"}
+    assert not check_memory(planned.plan, planned.values, backends)
+    feeds = random_feeds(graph)
+    found = Executable(planned, backends, PackedWeights(), None).run(feeds)
+    assert_close(found, evaluate(graph, np, feeds))
 
 
 def test_a_pin_may_name_the_config() -> None:
@@ -188,7 +259,7 @@ def test_equal_inputs_give_equal_plans() -> None:
 
 
 def test_ten_thousand_nodes() -> None:
-    """That it is planned at all; ``benchmarks/planning.py`` prints how long it takes."""
+    """That it is planned at all; ``python -m benchmarks.planning`` prints how long it takes."""
     graph = chain_and_branch(10_000)
     inputs = {name: Value(declared) for name, declared in graph.inputs.items()}
     made = make_plan(graph, inputs, BACKENDS)

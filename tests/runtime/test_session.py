@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+import tracemalloc
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,11 +16,17 @@ from mnnpy.runtime.errors import BackendError, ConfigError, ExecutionError, Feed
 from mnnpy.runtime.graph.dims import SymbolicDim
 from mnnpy.runtime.graph.evaluate import evaluate
 from mnnpy.runtime.graph.graph import Graph
+from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import FLOAT32, INT64, STRING
 from mnnpy.runtime.ops.activation import Relu
 from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.ops.elementwise import Add, Identity, Mul, Sub
+from mnnpy.runtime.ops.indexing import Gather
+from mnnpy.runtime.ops.selection import NonZero
+from mnnpy.runtime.ops.sequence import SequenceConstruct
 from mnnpy.runtime.ops.shaping import Transpose
+from mnnpy.runtime.ops.text import StringConcat
+from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.plan import Step
 from mnnpy.runtime.session import Session
 from tests.runtime.graphs import GraphBuilder, assert_close, random_feeds
@@ -296,6 +303,17 @@ def test_a_failing_kernel_names_its_step() -> None:
     assert "no such number" in str(caught.value)
 
 
+def test_a_failing_run_names_its_step() -> None:
+    b = GraphBuilder()
+    x, places = b.input((3,)), b.input((2,), INT64)
+    opened = session(b.graph(b.node(Relu(), b.node(Gather(), x, places))))
+    feeds = {x: np.ones(3, np.float32), places: np.array([0, 7])}
+    with pytest.raises(ExecutionError, match=r"Gather node 'Gather_0' failed on numpy.*index 7"):
+        opened.run(feeds)
+    feeds[places] = np.array([0, 2])
+    opened.run(feeds)
+
+
 def test_intermediate_values_on_request() -> None:
     graph = deep()
     feeds = {"x0": np.ones((2, 4, 12, 12), np.float32)}
@@ -324,6 +342,22 @@ def test_plans_share_what_does_not_depend_on_shapes() -> None:
     for batch in (2, 3, 1):
         opened.run(np.zeros((batch, 4, 12, 12), np.float32))
     assert opened._packed.nbytes == held
+    opened._executables.clear()
+    assert opened._packed.nbytes == 0
+
+
+def test_a_run_allocates_its_outputs_and_numpys_own_buffers() -> None:
+    graph = deep()
+    feeds = np.ones((256, 4, 12, 12), np.float32)
+    opened = session(graph)
+    outputs = opened.run(feeds)
+    tracemalloc.start()
+    try:
+        opened.run(feeds)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < sum(array.nbytes for array in outputs.values()) + 3 * np.getbufsize() * 4 + 16384
 
 
 @pytest.mark.parametrize(
@@ -334,6 +368,10 @@ def test_plans_share_what_does_not_depend_on_shapes() -> None:
         ({"z": (2, 3)}, "unknown inputs"),
         ({"x0": (2, 4)}, "takes float32(batch, 3), not shape (2, 4)"),
         ({"x0": (2,)}, "takes float32(batch, 3), not shape (2,)"),
+        ({"x0": 2}, "takes a shape such as (1, 3), not 2"),
+        (2, "takes a shape such as (1, 3), not 2"),
+        ((-1, 3), "give a number for every axis"),
+        ((1.5, 3), "give a number for every axis"),
     ],
 )
 def test_shapes_that_cannot_be_planned(shapes: Any, said: str) -> None:
@@ -342,10 +380,15 @@ def test_shapes_that_cannot_be_planned(shapes: Any, said: str) -> None:
     assert said in str(caught.value)
 
 
+def test_one_shape_for_two_inputs() -> None:
+    with pytest.raises(FeedError, match="one shape for 2 inputs: give shapes by name"):
+        session(two_inputs()).plan((2, 3))
+
+
 def test_plans_by_shape() -> None:
     opened = session(one_input())
     assert opened.plan((2, 3)) == opened.plan({"x0": (2, 3)})
-    opened.prepare((5, 3))
+    opened.prepare((np.int64(5), 3))
     assert opened.run(np.zeros((5, 3), np.float32))["v0"].shape == (5, 3)
 
 
@@ -362,6 +405,36 @@ def test_wrong_options(options: dict[str, Any], error: type[MnnpyError], said: s
     with pytest.raises(error) as caught:
         session(one_input(), **options)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"allowed": {"Relu": frozenset({"elementwize"})}},
+        {"forbidden": {"Relu": frozenset({"view", "elementwize"})}},
+        {"pinned": {"Relu_0": ("numpy", "elementwize", None)}},
+    ],
+)
+def test_constraints_name_schemes_that_there_are(named: dict[str, Any]) -> None:
+    said = "no backend has a scheme 'elementwize'; there are .*conv_im2col, .*elementwise, "
+    with pytest.raises(ConfigError, match=said):
+        session(one_input(), constraints=Constraints(**named))
+
+
+@pytest.mark.parametrize(
+    ("op", "element"),
+    [(NonZero(), FLOAT32), (StringConcat(), STRING), (SequenceConstruct(), FLOAT32)],
+)
+def test_strict_refuses_steps_on_objects(op: Op, element: Any) -> None:
+    """NumPy runs what works on objects, whatever backend was asked for."""
+    b = GraphBuilder()
+    x = b.input((2,), element)
+    graph = b.graph(b.node(op, *([x, x] if element == STRING else [x])))
+    feeds = {x: np.array(["a", "b"], object) if element == STRING else np.ones(2, np.float32)}
+    session(graph, strict=True).run(feeds)
+    session(graph, backend="numba").run(feeds)
+    with pytest.raises(BackendError, match=f"strict mode: {op.kind} node .* runs on numpy"):
+        session(graph, backend="numba", strict=True).run(feeds)
 
 
 def test_strict_accepts_what_the_backend_runs() -> None:

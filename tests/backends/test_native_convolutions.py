@@ -1,0 +1,104 @@
+"""The generated convolutions over odd shapes, against the reference in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mnnpy.runtime.contracts import Task
+from mnnpy.runtime.graph.graph import Graph, Node
+from mnnpy.runtime.graph.types import Value, type_of
+from mnnpy.runtime.ops import activation as act
+from mnnpy.runtime.ops import elementwise as ew
+from mnnpy.runtime.ops.convolution import Conv
+from mnnpy.runtime.ops.fused import Fused
+from mnnpy.runtime.registry import load_backend
+from tests.backends.test_kernels import Array, candidates, run_kernel
+from tests.pairwise import Case, pairwise
+
+PARAMETERS = {
+    "batch": (1, 2, 3),
+    "c": (1, 3, 15, 16, 17, 33),
+    "k": (1, 15, 16, 17, 33, 64),
+    "height": (1, 2, 7, 13, 14, 15),
+    "width": (1, 2, 7, 13, 14, 29),
+    "kernel": ((1, 1), (3, 3), (1, 3), (3, 1), (5, 5), (1, 7), (7, 1), (2, 3)),
+    "pads": ("none", "same", "asymmetric"),
+    "strides": ((1, 1), (1, 1), (2, 2), (2, 1)),
+    "dilations": ((1, 1), (1, 1), (2, 2)),
+    "depthwise": (False, False, True),
+    "epilogue": ("none", "relu", "clip", "residual", "hard swish"),
+    "halo": (0, 1, 3),
+}
+
+
+def fits(case: Case) -> bool:
+    return all(size > 0 for size in _output(case))
+
+
+def _pads(case: Case) -> tuple[int, int, int, int]:
+    extent = [(r - 1) * d + 1 for r, d in zip(case["kernel"], case["dilations"], strict=True)]
+    if case["pads"] == "same":
+        return ((extent[0] - 1) // 2, (extent[1] - 1) // 2, extent[0] // 2, extent[1] // 2)
+    return (0, 0, 0, 0) if case["pads"] == "none" else (1, 0, 2, 1)
+
+
+def _output(case: Case) -> list[int]:
+    top, left, bottom, right = _pads(case)
+    sizes = (case["height"] + top + bottom, case["width"] + left + right)
+    spans = [(r - 1) * d + 1 for r, d in zip(case["kernel"], case["dilations"], strict=True)]
+    return [size - span + 1 for size, span in zip(sizes, spans, strict=True)]
+
+
+CASES = list(pairwise(PARAMETERS, fits))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+def test_odd_shapes(case: Case) -> None:
+    task, arrays = _task(case)
+    backend = load_backend("numba")
+    wide = [array.astype(np.float64) for array in arrays]
+    (wanted,) = task.op.reference(np, *wide)
+    met = 0
+    for kernel, config in candidates(backend, task):
+        found = run_kernel(backend, kernel, config, task, arrays, case["halo"])
+        worst = np.max(np.abs(found - wanted)) / max(np.max(np.abs(wanted)), 1e-6)
+        allowed = 5e-6 + kernel.max_error(task, config)
+        assert worst <= allowed, f"{kernel.scheme} {dict(config)} is off by {worst:.1e}"
+        met += 1
+    assert met, "no generated kernel takes this convolution"
+
+
+def _task(case: Case) -> tuple[Task, list[Array]]:
+    """Convolution, bias and epilogue as one region."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> Array:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    c, k = case["c"], case["c"] if case["depthwise"] else case["k"]
+    group = c if case["depthwise"] else 1
+    op = Conv(case["strides"], _pads(case), case["dilations"], group)
+    x = normal(case["batch"], c, case["height"], case["width"])
+    arrays = {"x": x, "w": normal(k, c // group, *case["kernel"]), "b": normal(k)}
+    values = {name: Value(type_of(array)) for name, array in arrays.items()}
+    (y,) = op.infer(*values.values())
+    nodes = [Node("conv", op, ("x", "w", "b"), ("y",))]
+    if case["epilogue"] == "residual":
+        arrays["r"] = normal(*y.shape)
+        nodes.append(Node("add", ew.Add(), ("y", "r"), ("s",)))
+        nodes.append(Node("relu", act.Relu(), ("s",), ("z",)))
+    elif case["epilogue"] == "clip":
+        arrays["lower"], arrays["upper"] = np.float32([-30])[0:1], np.float32([40])
+        nodes.append(Node("clip", act.Clip(), ("y", "lower", "upper"), ("z",)))
+    elif case["epilogue"] != "none":
+        act_op = act.Relu() if case["epilogue"] == "relu" else act.HardSwish()
+        nodes.append(Node("act", act_op, ("y",), ("z",)))
+    types = {name: type_of(array) for name, array in arrays.items()}
+    region = Fused(Graph(tuple(nodes), types, nodes[-1].outputs))
+    fused = region if len(nodes) > 1 else op
+    known = {"w", "b", "lower", "upper"}
+    inputs = tuple(
+        Value(type_of(array), array if name in known else None) for name, array in arrays.items()
+    )
+    return Task(fused, inputs, fused.infer(*inputs)), list(arrays.values())
