@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
@@ -100,7 +101,7 @@ def _check_opsets(model: onnx.ModelProto, name: str) -> None:
     imports = [*model.opset_import, *(o for f in model.functions for o in f.opset_import)]
     for entry in imports:
         domain = domain_of(entry.domain)
-        newest = _newest_opset(domain)
+        newest = _newest_opsets().get(domain)
         if newest is not None and not 0 < entry.version <= newest:
             raise InvalidModelError(
                 f"{name}: opset {entry.version} of domain {domain or 'ai.onnx'!r}, onnx "
@@ -115,12 +116,13 @@ def _check_opsets(model: onnx.ModelProto, name: str) -> None:
             )
 
 
-def _newest_opset(domain: str) -> int | None:
-    """The newest version that the installed onnx knows, None where it knows nothing of a domain."""
-    if not domain:
-        return int(defs.onnx_opset_version())
-    schemas = (schema for schema in defs.get_all_schemas_with_history() if schema.domain == domain)
-    return max((schema.since_version for schema in schemas), default=None)
+@cache
+def _newest_opsets() -> dict[str, int]:
+    """The newest version of every domain that the installed onnx knows."""
+    newest: dict[str, int] = {}
+    for schema in defs.get_all_schemas_with_history():
+        newest[schema.domain] = max(newest.get(schema.domain, 0), schema.since_version)
+    return newest | {"": int(defs.onnx_opset_version())}
 
 
 @dataclass(frozen=True, slots=True)

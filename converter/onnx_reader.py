@@ -230,14 +230,15 @@ def _input_types(proto: onnx.NodeProto, scope: _Scope) -> list[onnx.TypeProto] |
 
 def _with_unique_names(nodes: Iterable[Node]) -> list[Node]:
     seen: set[str] = set()
+    counts: Counter[str] = Counter()
     result = []
     for node in nodes:
-        name, count = node.name, 0
+        name = node.name
         while name in seen:
-            count += 1
-            name = f"{node.name}_{count}"
+            counts[node.name] += 1
+            name = f"{node.name}_{counts[node.name]}"
         seen.add(name)
-        result.append(Node(name, node.op, node.inputs, node.outputs) if count else node)
+        result.append(node if name == node.name else replace(node, name=name))
     return result
 
 

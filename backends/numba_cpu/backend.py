@@ -62,9 +62,13 @@ class NumbaBackend:
         from mnnpy.backends.numba_cpu.layout_copy import LayoutCopy
         from mnnpy.backends.numba_cpu.matmul_packed import MatMulPacked
         from mnnpy.backends.numba_cpu.pooling import PoolGlobal, PoolWindow
+        from mnnpy.backends.numba_cpu.view import ViewInPlace
 
-        kinds = (ConvDirect, ConvWinograd, ConvDepthwise, MatMulPacked, PoolWindow, PoolGlobal)
-        return [kind(host_jit()) for kind in (*kinds, ConcatBlocks, ElementwiseVectors, LayoutCopy)]
+        kinds = (
+            *(ConvDirect, ConvWinograd, ConvDepthwise, MatMulPacked, PoolWindow, PoolGlobal),
+            *(ConcatBlocks, ElementwiseVectors, ViewInPlace, LayoutCopy),
+        )
+        return [kind(host_jit()) for kind in kinds]
 
     def regions(self, graph: Graph, values: Mapping[str, Value]) -> Iterable[tuple[Node, ...]]:
         return epilogue_regions(graph, values)
@@ -95,6 +99,8 @@ class NumbaBackend:
         ):
             members: list[Any] = list(group)
             parts.append(NativeProgram(members, team) if native else SequentialProgram(members))
+        if not parts:
+            return NativeProgram([], team)
         return parts[0] if len(parts) == 1 else _Parts(parts)
 
     def running(self, threads: int | None) -> AbstractContextManager[object]:

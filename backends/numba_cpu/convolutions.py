@@ -23,7 +23,7 @@ def unfit_convolution(task: Task, anchored: Anchored) -> str | None:
         return f"{task.output().dtype} is not float32"
     if task.output().rank != 4:
         return f"{task.output().rank - 2} spatial axes"
-    if task.output().size == 0:
+    if task.output().size == 0 or anchored.task.tensor(0).size == 0:
         return "nothing to compute"
     if anchored.task.known(1) is None:
         return "the weights are computed by the network"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mnnpy.backends.numba_cpu.blocked import Blocked, clear_halo, row_start
+from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_start
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task
@@ -27,7 +27,7 @@ class LayoutCopy(NativeKernel):
         return None
 
     def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        return (PLAIN,), (PLAIN,)
+        return (PLAIN,), (blocked(self.lanes),)
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         (x,), y = buffers.inputs, buffers.outputs[0]

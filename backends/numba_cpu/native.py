@@ -20,7 +20,8 @@ declare i32 @sched_yield()
 define void @walk(ptr %table, i64 %steps, i64 %thread, i64 %threads, ptr %arrived) nounwind {
 entry:
   %next_thread = add i64 %thread, 1
-  br label %step
+  %some = icmp ne i64 %steps, 0
+  br i1 %some, label %step, label %exit
 step:
   %i = phi i64 [ 0, %entry ], [ %following, %done ]
   %base = mul i64 %i, 3
@@ -111,7 +112,7 @@ class NativeProgram:
         self._table = np.array(
             [(call.address, ctypes.addressof(call.pointers), call.units) for call in calls],
             dtype=np.int64,
-        )
+        ).reshape(-1, 3)
         self._arrived = np.zeros(8, dtype=np.int64)
         self._team = _team(threads) if threads > 1 else None
 
