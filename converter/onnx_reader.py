@@ -30,8 +30,10 @@ from mnnpy.runtime.graph.inference import infer_values
 from mnnpy.runtime.graph.types import Array, Type, UnknownType
 
 _LOG = logging.getLogger("mnnpy")
-_MOST_EXPANDED = 1_000_000
+_MOST_EXPANDED = 200_000
 """Functions that call functions grow exponentially: a small file could fill the memory."""
+
+_DEEPEST_CALL = 100
 
 
 class _Unsupported(NamedTuple):
@@ -163,6 +165,8 @@ class _Reader:
     def _expand(self, call: onnx.NodeProto, function: Function, scope: _Scope) -> None:
         if function.id in self.callers:
             raise InvalidModelError(f"function {function} calls itself")
+        if len(self.callers) >= _DEEPEST_CALL:
+            raise InvalidModelError(f"functions call each other over {_DEEPEST_CALL} deep")
         inner = replace(self, opsets=function.opsets, callers=(*self.callers, function.id))
         # An output's name is unique in its graph, which a node's need not be.
         prefix = next(filter(None, call.output), call.name)

@@ -18,9 +18,7 @@ def load_model(model: Graph | str | Path | bytes) -> Graph:
     Raises
     ------
     ModelFormatError, InvalidModelError, UnsupportedOperatorError
-        Where the content is no valid model, or has operators that no importer knows.
-    OSError
-        Where the file cannot be read.
+        Where the file cannot be read, is no valid model, or has operators that no importer knows.
     """
     if isinstance(model, Graph):
         return model
@@ -37,8 +35,11 @@ def _is_onnx(model: str | Path | bytes) -> bool:
     suffix = Path(model).suffix.lower()
     if suffix in (".onnx", ".mnnpy"):
         return suffix == ".onnx"
-    with Path(model).open("rb") as file:
-        return not _is_mnnpy(file.read(_HEAD_NBYTES))
+    try:
+        with Path(model).open("rb") as file:
+            return not _is_mnnpy(file.read(_HEAD_NBYTES))
+    except OSError:
+        return True  # The converter says why it cannot be read.
 
 
 def _is_mnnpy(head: bytes) -> bool:

@@ -180,6 +180,8 @@ def _explicit(
     auto_pad: str,
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Kernel, strides, pads and dilations with the defaults put in, checked."""
+    if rank < 1:
+        raise ShapeError("a window needs a spatial axis: inputs have the shape (n, c, *spatial)")
     sizes = tuple(int(k) for k in kernel)
     strides, dilations = tuple(strides) or (1,) * rank, tuple(dilations) or (1,) * rank
     pads = tuple(pads) or (0,) * (2 * rank)

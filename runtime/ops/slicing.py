@@ -37,7 +37,9 @@ class Slice(Op):
         steps: Value | None = None,
     ) -> tuple[Type, ...]:
         for given in (ends, axes, steps):
-            if given is not None and any(map(differ, given.shape, starts.shape)):
+            if given is not None and (
+                given.rank != 1 or starts.rank != 1 or differ(given.shape[0], starts.shape[0])
+            ):
                 raise ShapeError(f"bounds of shapes {starts.shape} and {given.shape}")
         if axes is not None and axes.known is None:
             return (TensorType(x.dtype, (UNKNOWN,) * x.rank),)

@@ -161,6 +161,12 @@ class TfIdfVectorizer(Op):
     def infer(self, x: Value) -> tuple[Type, ...]:
         if x.rank not in (1, 2):
             raise ShapeError(f"tokens of shape {x.shape}: need (c,) or (n, c)")
+        bounds = [0, *self.ngram_counts, len(self.pool)]
+        if bounds != sorted(bounds) or min(self.ngram_indexes, default=-1) < 0:
+            raise ShapeError(
+                f"ngram_counts {self.ngram_counts} and ngram_indexes {self.ngram_indexes} "
+                f"for a pool of {len(self.pool)}"
+            )
         return (TensorType(FLOAT32, (*x.shape[:-1], max(self.ngram_indexes) + 1)),)
 
     def reference(self, xp: ArrayModule, x: Array) -> tuple[Array, ...]:

@@ -135,9 +135,16 @@ class Selector:
                     candidates.append(
                         Candidate(backend.name, kernel, config, *layouts, cost, device.memory)
                     )
-        if any(not candidate.kernel.last_resort for candidate in candidates):
-            rejected += [_as_rejected(c) for c in candidates if c.kernel.last_resort]
-            candidates = [c for c in candidates if not c.kernel.last_resort]
+        asked = self.backends[0].name
+        candidates = _preferred(
+            candidates,
+            rejected,
+            lambda c: c.memory == self.devices[asked].memory,
+            f"{asked} can run it without leaving its memory",
+        )
+        candidates = _preferred(
+            candidates, rejected, lambda c: not c.kernel.last_resort, "a last resort"
+        )
         candidates.sort(key=lambda c: c.cost.seconds)
         return candidates, rejected
 
@@ -302,9 +309,22 @@ def _cheapest_per_signature(candidates: Iterable[Candidate]) -> list[Candidate]:
     return list(best.values())
 
 
-def _as_rejected(candidate: Candidate) -> Rejected:
-    scheme, config = candidate.kernel.scheme, candidate.config
-    return Rejected(candidate.backend, scheme, config, "a last resort", candidate.cost)
+def _preferred(
+    candidates: list[Candidate],
+    rejected: list[Rejected],
+    preferred: Callable[[Candidate], bool],
+    reason: str,
+) -> list[Candidate]:
+    """The preferred candidates where there are any; the others are rejected with the reason."""
+    chosen = [candidate for candidate in candidates if preferred(candidate)]
+    if not chosen or len(chosen) == len(candidates):
+        return candidates
+    rejected += [
+        Rejected(c.backend, c.kernel.scheme, c.config, reason, c.cost)
+        for c in candidates
+        if not preferred(c)
+    ]
+    return chosen
 
 
 def task_key(task: Task) -> object:

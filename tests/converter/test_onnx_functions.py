@@ -171,6 +171,15 @@ def test_functions_that_explode_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
         run(text, x=X)
 
 
+def test_calls_that_go_too_deep_are_refused() -> None:
+    chain = "\n".join(f"{OWN} f{i} (a) => (b) {{ b = own.f{i + 1}(a) }}" for i in range(200))
+    text = f"""{HEAD} g (float[2,3] x) => (float[2,3] y) {{ y = own.f0(x) }}
+    {chain}
+    {OWN} f200 (a) => (b) {{ b = Neg(a) }}"""
+    with pytest.raises(InvalidModelError, match="over 100 deep"):
+        run(text, x=X)
+
+
 def test_unknown_operators_inside_functions_are_listed() -> None:
     text = f"""{HEAD} g (float[2,3] x) => (float[2,3] y) {{ y = own.f(x) }}
     {OWN} f (a) => (b) {{ b = own.nowhere(a) }}"""
