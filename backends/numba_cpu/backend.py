@@ -23,6 +23,9 @@ from mnnpy.runtime.graph.types import Array, Value
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.programs import SequentialProgram
 
+_WORTH_WAKING = 2e-4
+"""Seconds of predicted work from which on a second thread is woken."""
+
 
 class NumbaBackend:
     """Kernels written as LLVM vector code for this machine and the shapes at hand."""
@@ -91,17 +94,24 @@ class NumbaBackend:
     def bind(self, steps: Sequence[BoundStep], threads: int | None) -> Program:
         from mnnpy.backends.numba_cpu.native import NativeCall, NativeProgram, NativeSequence
 
-        runs = [step.kernel.bind(step.task, step.choice.config, step.buffers) for step in steps]
-        team = min(threads or self.describe().threads, os.cpu_count() or 1)
+        kinds = NativeCall | NativeSequence
+        bound = [
+            (step.kernel.bind(step.task, step.choice.config, step.buffers), step) for step in steps
+        ]
         parts: list[Program] = []
-        for native, group in groupby(
-            runs, key=lambda run: isinstance(run, NativeCall | NativeSequence)
-        ):
-            members: list[Any] = list(group)
-            parts.append(NativeProgram(members, team) if native else SequentialProgram(members))
+        for native, group in groupby(bound, key=lambda entry: isinstance(entry[0], kinds)):
+            runs, members = zip(*group, strict=True)
+            team = self._team(members, threads)
+            parts.append(NativeProgram(runs, team) if native else SequentialProgram(runs))
         if not parts:
-            return NativeProgram([], team)
+            return NativeProgram([], 1)
         return parts[0] if len(parts) == 1 else _Parts(parts)
+
+    def _team(self, steps: Sequence[BoundStep], threads: int | None) -> int:
+        """Threads for a native program: one where waking the others costs more than they save."""
+        seconds = sum(step.choice.cost.seconds for step in steps)
+        most = min(threads or self.describe().threads, os.cpu_count() or 1)
+        return most if seconds > _WORTH_WAKING else 1
 
     def running(self, threads: int | None) -> AbstractContextManager[object]:
         return nullcontext()

@@ -179,7 +179,7 @@ def run_kernel(
     )
     workspace = backend.allocate(max(kernel.workspace_nbytes(task, config), 1))
     buffers = Buffers(inputs, outputs, workspace, kernel.pack(task, config))
-    choice = Choice(backend.name, kernel.scheme, config, layouts_in, layouts_out, Cost(0.0))
+    choice = Choice(backend.name, kernel.scheme, config, layouts_in, layouts_out, Cost(1.0))
     step = BoundStep(Node("alone", task.op, (), ()), task, choice, kernel, buffers)
     program = backend.bind([step], threads=2)
     with backend.running(2), np.errstate(all="ignore"):
