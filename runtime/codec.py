@@ -22,7 +22,7 @@ import numpy as np
 
 from mnnpy.runtime.errors import InvalidModelError, ModelFormatError
 from mnnpy.runtime.graph.graph import Graph, Node
-from mnnpy.runtime.graph.op import Op
+from mnnpy.runtime.graph.op import Op, operator_kind
 from mnnpy.runtime.graph.types import (
     DTYPES,
     Array,
@@ -104,11 +104,6 @@ def write_json(value: Json, indent: int | None = None) -> str:
     """JSON in ASCII, which also keeps strings that are no valid UTF-8."""
     separators = (",", ":") if indent is None else None
     return json.dumps(value, allow_nan=False, indent=indent, separators=separators)
-
-
-def operator_kind(operator: type[Op]) -> str:
-    """The name under which files know an operator class."""
-    return f"{operator.domain}.{operator.__name__}" if operator.domain else operator.__name__
 
 
 def encode(value: object, store: StoreArray) -> Json:

@@ -19,12 +19,12 @@ from mnnpy.runtime.codec import (
     dtype_from,
     encode,
     malformed,
-    operator_kind,
     parse_json,
     write_json,
 )
 from mnnpy.runtime.errors import ModelFormatError, PlanError
 from mnnpy.runtime.files import write_atomically
+from mnnpy.runtime.graph.op import operator_kind
 from mnnpy.runtime.graph.types import STRING, Array, dtype_name
 from mnnpy.runtime.ops import OPERATORS
 from mnnpy.runtime.ops.fused import OPERATORS as REGION_OPERATORS

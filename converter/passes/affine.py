@@ -145,7 +145,7 @@ def _bias(subject: Subject, node: Node) -> Array | None:
         return np.zeros(1)
     array = subject.constant(node.inputs[2])
     if not isinstance(node.op, Gemm):
-        return None if array is None else array.astype(FLOAT64)
+        return None if array is None or array.ndim != 1 else array.astype(FLOAT64)
     vector = _channel_vector(array, 2)
     return None if vector is None else vector * node.op.beta
 

@@ -44,7 +44,7 @@ class Op:
     @property
     def kind(self) -> str:
         """The operator's name, ONNX spelling, with its domain where that is not ONNX's own."""
-        return f"{self.domain}.{type(self).__name__}" if self.domain else type(self).__name__
+        return operator_kind(type(self))
 
     def infer(self, *inputs: Any, **_: Any) -> tuple[Type, ...]:
         """Output types. Raises ``ShapeError`` where the inputs break the operator's rule."""
@@ -67,3 +67,8 @@ class Op:
     def macs(self, inputs: Sequence[Value | None], outputs: Sequence[Type]) -> int:
         """Multiply-adds of the textbook algorithm; 0 where bytes dominate."""
         return 0
+
+
+def operator_kind(operator: type[Op]) -> str:
+    """The name under which files know an operator class, and users its operators."""
+    return f"{operator.domain}.{operator.__name__}" if operator.domain else operator.__name__

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
 
+from mnnpy.runtime.errors import MnnpyError, ShapeError
 from mnnpy.runtime.graph.graph import Graph, Node, in_topological_order
 from mnnpy.runtime.graph.inference import infer_node, infer_values, name_unknown_dims
 from mnnpy.runtime.graph.op import Op
@@ -241,6 +242,8 @@ def apply_rules(graph: Graph, *rules: Rule) -> Graph:
     ------
     RuntimeError
         Where rules undo each other, or one drops a value that is still read.
+    ShapeError
+        Where inputs break an operator's rule; names the node.
     """
     subject = Subject(graph)
     patience = _MOST_PATCHES_PER_NODE * (len(graph.nodes) + 1)
@@ -263,11 +266,27 @@ def apply_rules(graph: Graph, *rules: Rule) -> Graph:
 
 def _first_patch(subject: Subject, node: Node, rules: Iterable[Rule]) -> list[Node] | None:
     for rule in rules:
-        patch = rule(subject, node)
+        patch = _patch(rule, subject, node)
         changed = None if patch is None else subject.apply(patch)
         if changed is not None:
             return changed
     return None
+
+
+def _patch(rule: Rule, subject: Subject, node: Node) -> Patch | None:
+    """What a rule makes of a node; where it cannot read it, the node is named as broken.
+
+    Rules take for granted what inference checks, which it cannot where an input's type is unknown.
+    """
+    try:
+        return rule(subject, node)
+    except MnnpyError:
+        raise
+    except Exception as error:
+        raise ShapeError(
+            f"{node}: inputs do not fit the operator, as {_names((rule,))} found: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _names(rules: Iterable[Rule]) -> str:

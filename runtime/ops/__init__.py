@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mnnpy.runtime.graph.op import Op
+from mnnpy.runtime.graph.op import Op, operator_kind
 from mnnpy.runtime.ops import (
     activation,
     attention,
@@ -84,8 +84,6 @@ _FAMILIES = (
 )
 
 OPERATORS: dict[str, type[Op]] = {
-    f"{op.domain}.{op.__name__}" if op.domain else op.__name__: op
-    for family in _FAMILIES
-    for op in family.OPERATORS
+    operator_kind(op): op for family in _FAMILIES for op in family.OPERATORS
 }
 """Every operator by its kind (ONNX spelling): what the model file's codec knows."""

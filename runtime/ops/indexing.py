@@ -77,7 +77,7 @@ class GatherND(Op):
 
     def infer(self, x: Value, indices: Value) -> tuple[Type, ...]:
         depth = int(indices.shape[-1]) + self.batch_dims
-        if depth > x.rank or self.batch_dims >= min(x.rank, indices.rank):
+        if depth > x.rank or not 0 <= self.batch_dims < min(x.rank, indices.rank):
             raise ShapeError(
                 f"indices of shape {indices.shape} with {self.batch_dims} batch axes "
                 f"do not index a tensor of shape {x.shape}"

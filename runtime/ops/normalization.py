@@ -134,6 +134,7 @@ class LayerNormalization(Op):
     def infer(self, x: Value, scale: Value, bias: Value | None = None) -> tuple[Type, ...]:
         for parameter in (scale, bias):
             if parameter is not None:
+                require_same_dtype(x, parameter)
                 require_broadcast_to(parameter.shape, x.shape)
         axis = normalize_axis(self.axis, x.rank)
         outer: Shape = x.shape[:axis] + (1,) * (x.rank - axis)

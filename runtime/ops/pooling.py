@@ -96,7 +96,8 @@ class AveragePool(Pool):
         window = self.window(x.shape[2:])
         total = sum(seen for _, seen in _taps(xp, widen(x), window))
         ones = xp.ones(x.shape[2:], dtype=widen(x).dtype)
-        count = sum(seen for _, seen in _taps(xp, ones, window, self.count_include_pad))
+        padding = int(bool(self.count_include_pad))
+        count = sum(seen for _, seen in _taps(xp, ones, window, padding))
         return ((total / count).astype(x.dtype),)
 
 

@@ -26,6 +26,9 @@ class Optimizer(Op):
         if len(tensors) % groups:
             raise ShapeError(f"{len(tensors)} tensors do not form {groups} groups")
         size = len(tensors) // groups
+        for place, value in enumerate(tensors):
+            if value.shape != tensors[place % size].shape:
+                raise ShapeError(f"{tensors[place % size].type} goes with {value.type}")
         return tuple(value.tensor for value in (*tensors[:size], *tensors[2 * size :]))
 
     def reference(

@@ -78,7 +78,7 @@ BAD_SOURCES: dict[str, tuple[bytes | None, type[Exception]]] = {
     "empty.mnnpy": (b"", errors.ModelFormatError),
     "text.mnnpy": (b"hello, I am a text", errors.ModelFormatError),
     "empty.bin": (b"", errors.InvalidModelError),
-    "missing.bin": (None, InvalidModelError),
+    "missing.bin": (None, errors.InvalidModelError),
     "missing.onnx": (None, errors.InvalidModelError),
     "missing.mnnpy": (None, errors.ModelFormatError),
 }

@@ -125,7 +125,7 @@ def test_plans_survive(path: Path) -> None:
     save_plan(plan, path)
     loaded = load_plan(path)
     assert loaded == plan
-    assert repr(loaded) == repr(plan)
+    assert repr(replace(loaded, objects=plan.objects)) == repr(plan), "sets have no order"
     assert loaded.versions == plan.versions
     region = loaded.steps[0].node.op.graph  # type: ignore[attr-defined]
     assert region.constants["c"].shape == (2, 3)
