@@ -30,3 +30,22 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+class HostMemory:
+    """The memory half of a backend whose kernels run on host arrays."""
+
+    def allocate(self, nbytes: int) -> Array:
+        return aligned_bytes(nbytes)
+
+    def upload(self, array: Array) -> Array:
+        return array
+
+    def view(self, arena: Array, offset: int, shape: tuple[int, ...], dtype: DType) -> Array:
+        return array_view(arena, offset, shape, dtype)
+
+    def copy(self, source: Array, target: Array) -> None:
+        np.copyto(target, source)
+
+    def to_host(self, array: Array) -> Array:
+        return array

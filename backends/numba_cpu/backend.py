@@ -11,15 +11,13 @@ from importlib.util import find_spec
 from itertools import groupby
 from typing import Any
 
-import numpy as np
-
 from mnnpy.backends import host_memory
 from mnnpy.backends.array_kernel import epilogue_regions
 from mnnpy.runtime.coefficients import load_coefficients
 from mnnpy.runtime.contracts import BoundStep, Device, Kernel, Program, Run
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.graph.types import Array, Value
+from mnnpy.runtime.graph.types import Value
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.programs import SequentialProgram
 
@@ -27,7 +25,7 @@ _WORTH_WAKING = 2e-4
 """Seconds of predicted work from which on a second thread is woken."""
 
 
-class NumbaBackend:
+class NumbaBackend(host_memory.HostMemory):
     """Kernels written as LLVM vector code for this machine and the shapes at hand."""
 
     name = "numba"
@@ -75,21 +73,6 @@ class NumbaBackend:
 
     def regions(self, graph: Graph, values: Mapping[str, Value]) -> Iterable[tuple[Node, ...]]:
         return epilogue_regions(graph, values)
-
-    def allocate(self, nbytes: int) -> Array:
-        return host_memory.aligned_bytes(nbytes)
-
-    def upload(self, array: Array) -> Array:
-        return array
-
-    def view(self, arena: Array, offset: int, shape: tuple[int, ...], dtype: Any) -> Array:
-        return host_memory.array_view(arena, offset, shape, dtype)
-
-    def copy(self, source: Array, target: Array) -> None:
-        np.copyto(target, source)
-
-    def to_host(self, array: Array) -> Array:
-        return array
 
     def bind(self, steps: Sequence[BoundStep], threads: int | None) -> Program:
         from mnnpy.backends.numba_cpu.native import NativeCall, NativeProgram, NativeSequence

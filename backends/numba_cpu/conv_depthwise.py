@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_start
+from mnnpy.backends.numba_cpu.blocked import Blocked, clear_halo, row_start
+from mnnpy.backends.numba_cpu.convolution_kernel import ConvolutionKernel
 from mnnpy.backends.numba_cpu.convolutions import (
     epilogue_of,
-    halo_needed,
     pack_bias,
     pack_depthwise,
     row_choices,
@@ -16,20 +16,17 @@ from mnnpy.backends.numba_cpu.convolutions import (
 )
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
-from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task
+from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task
 from mnnpy.runtime.graph.types import Array
-from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.preinference.regions import split_anchored
 from mnnpy.schemes.geometry import ConvGeometry
 
 
-class ConvDepthwise(NativeKernel):
+class ConvDepthwise(ConvolutionKernel):
     """One filter per channel, any kernel, stride and dilation."""
 
     __slots__ = ()
     scheme = "conv_depthwise"
-    operators = (Conv,)
 
     def reject(self, task: Task, device: Device) -> str | None:
         anchored = split_anchored(task)
@@ -44,19 +41,6 @@ class ConvDepthwise(NativeKernel):
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         g = ConvGeometry.of(split_anchored(task).task)
         return tuple((("rows", rows),) for rows in row_choices(g.output[1], 14, 5))
-
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        anchored = split_anchored(task)
-        inputs = [PLAIN] * len(task.inputs)
-        halo = halo_needed(ConvGeometry.of(anchored.task))
-        inputs[anchored.source] = blocked(self.lanes, halo)
-        for position in epilogue_of(task, anchored).added:
-            inputs[position] = blocked(self.lanes)
-        return tuple(inputs), (blocked(self.lanes),)
-
-    def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
-        anchored = split_anchored(task)
-        return tuple(p for p in (anchored.positions[1], anchored.bias) if p is not None)
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         anchored = split_anchored(task)

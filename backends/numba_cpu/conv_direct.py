@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mnnpy.backends.numba_cpu.blocked import Blocked, blocked
+from mnnpy.backends.numba_cpu.blocked import Blocked
+from mnnpy.backends.numba_cpu.convolution_kernel import ConvolutionKernel
 from mnnpy.backends.numba_cpu.convolutions import (
     epilogue_of,
     halo_needed,
@@ -15,17 +16,15 @@ from mnnpy.backends.numba_cpu.convolutions import (
     unfit_convolution,
 )
 from mnnpy.backends.numba_cpu.dense import DenseKernel, blocked_source, planar_source
-from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Device, Layout, Run, Task, Work
 from mnnpy.runtime.graph.types import Array
-from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.preinference.regions import split_anchored
 from mnnpy.schemes.geometry import ConvGeometry
 
 _FEW_CHANNELS = 4
 
 
-class ConvDirect(NativeKernel):
+class ConvDirect(ConvolutionKernel):
     """Any kernel, stride, dilation and padding, one group; bias and epilogue inside the store.
 
     Inputs of a few channels (pictures) are read row by row as they are; others channel-blocked.
@@ -33,7 +32,6 @@ class ConvDirect(NativeKernel):
 
     __slots__ = ()
     scheme = "conv_direct"
-    operators = (Conv,)
 
     def reject(self, task: Task, device: Device) -> str | None:
         anchored = split_anchored(task)
@@ -53,24 +51,14 @@ class ConvDirect(NativeKernel):
         width = g.pixels if is_flat(g) else g.output[1]
         return tuple(_config(rows, 1) for rows in row_choices(width, 14, 7))
 
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        anchored = split_anchored(task)
-        g, lanes = ConvGeometry.of(anchored.task), self.lanes
-        inputs = [PLAIN] * len(task.inputs)
-        halo = halo_needed(g)
-        source = Layout(halo=halo) if g.c < _FEW_CHANNELS else blocked(lanes, halo)
-        inputs[anchored.source] = source
-        for position in epilogue_of(task, anchored).added:
-            inputs[position] = blocked(lanes)
-        return tuple(inputs), (blocked(lanes),)
+    def source_layout(self, g: ConvGeometry) -> Layout:
+        if g.c < _FEW_CHANNELS:
+            return Layout(halo=halo_needed(g))
+        return ConvolutionKernel.source_layout(self, g)
 
     def work(self, task: Task, config: Config) -> Work:
         g, lanes = ConvGeometry.of(split_anchored(task).task), self.lanes
         return Work(g.n * g.pixels * g.c * g.taps * -(-g.k // lanes) * lanes, task.nbytes, 1)
-
-    def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
-        anchored = split_anchored(task)
-        return tuple(p for p in (anchored.positions[1], anchored.bias) if p is not None)
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         anchored, lanes = split_anchored(task), self.lanes

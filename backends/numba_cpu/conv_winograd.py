@@ -10,20 +10,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mnnpy.backends.numba_cpu.blocked import Blocked, blocked
+from mnnpy.backends.numba_cpu.blocked import Blocked
+from mnnpy.backends.numba_cpu.convolution_kernel import ConvolutionKernel
 from mnnpy.backends.numba_cpu.convolutions import (
     aligned_copy,
     epilogue_of,
-    halo_needed,
     pack_bias,
     unfit_convolution,
 )
-from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.native import NativeCall, NativeSequence
 from mnnpy.backends.numba_cpu.winograd_code import Tiling, halo_code, product_code, transform_code
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.types import Array
-from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.preinference.regions import split_anchored
 from mnnpy.schemes.conv_winograd import winograd_error
 from mnnpy.schemes.geometry import ConvGeometry
@@ -33,12 +31,11 @@ _TILES_TOGETHER = 49
 _TILE_LIMIT = 9
 
 
-class ConvWinograd(NativeKernel):
+class ConvWinograd(ConvolutionKernel):
     """F(m, r) for kernels of stride one; an axis with one tap is left alone."""
 
     __slots__ = ()
     scheme = "conv_winograd"
-    operators = (Conv,)
 
     def reject(self, task: Task, device: Device) -> str | None:
         anchored = split_anchored(task)
@@ -65,15 +62,6 @@ class ConvWinograd(NativeKernel):
         count = max(1, round(high * wide / _TILES_TOGETHER))
         return -(-high // min(count, high))
 
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        anchored = split_anchored(task)
-        inputs = [PLAIN] * len(task.inputs)
-        halo = halo_needed(ConvGeometry.of(anchored.task))
-        inputs[anchored.source] = blocked(self.lanes, halo)
-        for position in epilogue_of(task, anchored).added:
-            inputs[position] = blocked(self.lanes)
-        return tuple(inputs), (blocked(self.lanes),)
-
     def work(self, task: Task, config: Config) -> Work:
         t = self._tiling(task, config)
         products = t.area * t.c * t.k
@@ -87,10 +75,6 @@ class ConvWinograd(NativeKernel):
 
     def workspace_nbytes(self, task: Task, config: Config) -> int:
         return self._tiling(task, config).data_elements * 4
-
-    def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
-        anchored = split_anchored(task)
-        return tuple(p for p in (anchored.positions[1], anchored.bias) if p is not None)
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         """U = G w G' as (k blocks, frequencies, c, lanes), computed in float64; bias in vectors."""

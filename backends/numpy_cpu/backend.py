@@ -16,13 +16,13 @@ from mnnpy.runtime.coefficients import load_coefficients
 from mnnpy.runtime.contracts import BoundStep, Device, Kernel, Program, Run
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.graph.types import Array, ArrayModule, Value
+from mnnpy.runtime.graph.types import ArrayModule, Value
 from mnnpy.runtime.programs import SequentialProgram
 
 _GRAIN_NBYTES = 256 << 10
 
 
-class NumpyBackend:
+class NumpyBackend(host_memory.HostMemory):
     """Runs every operator; everything else falls back to it."""
 
     name = "numpy"
@@ -56,21 +56,6 @@ class NumpyBackend:
 
     def regions(self, graph: Graph, values: Mapping[str, Value]) -> Iterable[tuple[Node, ...]]:
         return epilogue_regions(graph, values)
-
-    def allocate(self, nbytes: int) -> Array:
-        return host_memory.aligned_bytes(nbytes)
-
-    def upload(self, array: Array) -> Array:
-        return array
-
-    def view(self, arena: Array, offset: int, shape: tuple[int, ...], dtype: Any) -> Array:
-        return host_memory.array_view(arena, offset, shape, dtype)
-
-    def copy(self, source: Array, target: Array) -> None:
-        np.copyto(target, source)
-
-    def to_host(self, array: Array) -> Array:
-        return array
 
     def bind(self, steps: Sequence[BoundStep], threads: int | None) -> Program:
         return SequentialProgram([self._bind(step) for step in steps])

@@ -1,0 +1,34 @@
+"""What the generated convolutions answer alike."""
+
+from __future__ import annotations
+
+from mnnpy.backends.numba_cpu.blocked import blocked
+from mnnpy.backends.numba_cpu.convolutions import epilogue_of, halo_needed
+from mnnpy.backends.numba_cpu.kernel import NativeKernel
+from mnnpy.runtime.contracts import PLAIN, Config, Layout, Task
+from mnnpy.runtime.ops.convolution import Conv
+from mnnpy.runtime.preinference.regions import split_anchored
+from mnnpy.schemes.geometry import ConvGeometry
+
+
+class ConvolutionKernel(NativeKernel):
+    """Weights and bias packed ahead; input, added tensors and output channel-blocked."""
+
+    __slots__ = ()
+    operators = (Conv,)
+
+    def source_layout(self, g: ConvGeometry) -> Layout:
+        """How the input must lie."""
+        return blocked(self.lanes, halo_needed(g))
+
+    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
+        anchored = split_anchored(task)
+        inputs = [PLAIN] * len(task.inputs)
+        inputs[anchored.source] = self.source_layout(ConvGeometry.of(anchored.task))
+        for position in epilogue_of(task, anchored).added:
+            inputs[position] = blocked(self.lanes)
+        return tuple(inputs), (blocked(self.lanes),)
+
+    def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
+        anchored = split_anchored(task)
+        return tuple(p for p in (anchored.positions[1], anchored.bias) if p is not None)
