@@ -12,7 +12,6 @@ from mnnpy.backends.numba_cpu.convolutions import (
     pack_bias,
     pack_depthwise,
     row_choices,
-    unfit_convolution,
 )
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
@@ -28,12 +27,7 @@ class ConvDepthwise(ConvolutionKernel):
     __slots__ = ()
     scheme = "conv_depthwise"
 
-    def reject(self, task: Task, device: Device) -> str | None:
-        anchored = split_anchored(task)
-        reason = unfit_convolution(task, anchored)
-        if reason is not None:
-            return reason
-        g = ConvGeometry.of(anchored.task)
+    def unfit(self, g: ConvGeometry) -> str | None:
         if g.group == g.c == g.k:
             return None
         return f"{g.group} groups, {g.c} channels, {g.k} filters: needs one filter per channel"

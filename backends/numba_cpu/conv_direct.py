@@ -13,7 +13,6 @@ from mnnpy.backends.numba_cpu.convolutions import (
     pack_bias,
     pack_weights,
     row_choices,
-    unfit_convolution,
 )
 from mnnpy.backends.numba_cpu.dense import DenseKernel, blocked_source, planar_source
 from mnnpy.runtime.contracts import Buffers, Config, Device, Layout, Run, Task, Work
@@ -33,12 +32,7 @@ class ConvDirect(ConvolutionKernel):
     __slots__ = ()
     scheme = "conv_direct"
 
-    def reject(self, task: Task, device: Device) -> str | None:
-        anchored = split_anchored(task)
-        reason = unfit_convolution(task, anchored)
-        if reason is not None:
-            return reason
-        g = ConvGeometry.of(anchored.task)
+    def unfit(self, g: ConvGeometry) -> str | None:
         return f"{g.group} groups" if g.group > 1 else None
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:

@@ -16,7 +16,6 @@ from mnnpy.backends.numba_cpu.convolutions import (
     aligned_copy,
     epilogue_of,
     pack_bias,
-    unfit_convolution,
 )
 from mnnpy.backends.numba_cpu.native import NativeCall, NativeSequence
 from mnnpy.backends.numba_cpu.winograd_code import Tiling, halo_code, product_code, transform_code
@@ -29,6 +28,7 @@ from mnnpy.schemes.winograd_matrices import winograd_matrices
 
 _TILES_TOGETHER = 49
 _TILE_LIMIT = 9
+_STACK_NBYTES = 1 << 20
 
 
 class ConvWinograd(ConvolutionKernel):
@@ -37,22 +37,29 @@ class ConvWinograd(ConvolutionKernel):
     __slots__ = ()
     scheme = "conv_winograd"
 
-    def reject(self, task: Task, device: Device) -> str | None:
-        anchored = split_anchored(task)
-        reason = unfit_convolution(task, anchored)
-        if reason is not None:
-            return reason
-        g = ConvGeometry.of(anchored.task)
+    def unfit(self, g: ConvGeometry) -> str | None:
         if max(g.strides) > 1 or max(g.dilations) > 1 or g.group > 1:
             return f"strides {g.strides}, dilations {g.dilations}, group {g.group}: needs ones"
         if g.taps == 1 or max(g.kernel) > 7:
             return f"kernel {g.kernel}"
-        return "too few input channels" if g.c < self.lanes else None
+        if g.c < self.lanes:
+            return "too few input channels"
+        return None if self._sizes(g) else f"rows of {g.output[1]} pixels overflow the stack"
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         g = ConvGeometry.of(split_anchored(task).task)
-        sizes = [m for m in (2, 4, 6) if m + max(g.kernel) - 1 < _TILE_LIMIT]
-        return tuple((("m", m), ("rows", self._rows(g, m))) for m in sizes)
+        return tuple((("m", m), ("rows", self._rows(g, m))) for m in self._sizes(g))
+
+    def _sizes(self, g: ConvGeometry) -> list[int]:
+        """Outputs per tile whose tile is precise and whose row of products fits the stack."""
+        sizes = []
+        for m in (2, 4, 6):
+            mh, mw = (m if taps > 1 else 1 for taps in g.kernel)
+            area = (mh + g.kernel[0] - 1) * (mw + g.kernel[1] - 1)
+            row_nbytes = area * -(-g.output[1] // mw) * self.lanes * 4
+            if m + max(g.kernel) - 1 < _TILE_LIMIT and row_nbytes <= _STACK_NBYTES:
+                sizes.append(m)
+        return sizes
 
     @staticmethod
     def _rows(g: ConvGeometry, m: int) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mnnpy.backends.numba_cpu.blocked import blocked
-from mnnpy.backends.numba_cpu.convolutions import epilogue_of, halo_needed
+from mnnpy.backends.numba_cpu.convolutions import epilogue_of, halo_needed, unfit_convolution
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.runtime.contracts import PLAIN, Config, Layout, Task
+from mnnpy.runtime.contracts import PLAIN, Config, Device, Layout, Task
 from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.preinference.regions import split_anchored
 from mnnpy.schemes.geometry import ConvGeometry
@@ -16,6 +16,15 @@ class ConvolutionKernel(NativeKernel):
 
     __slots__ = ()
     operators = (Conv,)
+
+    def unfit(self, g: ConvGeometry) -> str | None:
+        """Why the algorithm does not take these sizes; None where it does."""
+        raise NotImplementedError(self.scheme)
+
+    def reject(self, task: Task, device: Device) -> str | None:
+        anchored = split_anchored(task)
+        reason = unfit_convolution(task, anchored)
+        return self.unfit(ConvGeometry.of(anchored.task)) if reason is None else reason
 
     def source_layout(self, g: ConvGeometry) -> Layout:
         """How the input must lie."""

@@ -69,6 +69,14 @@ def test_odd_shapes(case: Case) -> None:
     assert met, "no generated kernel takes this convolution"
 
 
+@pytest.mark.parametrize("width", [1000, 30_000])
+def test_very_wide_pictures(width: int) -> None:
+    """Winograd keeps a row of products on the stack: it must refuse what does not fit there."""
+    case = {name: values[0] for name, values in PARAMETERS.items()}
+    case |= {"c": 16, "k": 16, "height": 3, "width": width, "kernel": (3, 3), "pads": "same"}
+    test_odd_shapes(case)
+
+
 def _task(case: Case) -> tuple[Task, list[Array]]:
     """Convolution, bias and epilogue as one region."""
     rng = np.random.default_rng(0)
