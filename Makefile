@@ -5,7 +5,7 @@ PYTHON := $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	&& echo $$python && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test check types bench conformance clean
+.PHONY: demo test check types bench conformance docs-operators clean
 
 .venv: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "mnnpy needs Python 3.11 or later on PATH" >&2; exit 1; }
@@ -38,6 +38,9 @@ bench: .venv  ## Side by side with other engines; arguments go in ARGS.
 
 conformance: .venv  ## ONNX's own test suite, with the counts per backend.
 	$(BIN)/python -W ignore -m tests.conformance $(ARGS)
+
+docs-operators: .venv  ## docs/operators.md, from the code and the last run of conformance.
+	$(BIN)/python -W ignore -m tests.conformance.operators
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

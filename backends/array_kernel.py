@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,7 +41,12 @@ from mnnpy.runtime.ops.convolution import Conv, ConvTranspose
 from mnnpy.runtime.ops.elementwise import Add, Div, Mul, Sub
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
-from mnnpy.runtime.preinference.regions import Anchored, anchored_chains, split_anchored
+from mnnpy.runtime.preinference.regions import (
+    Anchored,
+    anchored_chains,
+    is_anchored,
+    split_anchored,
+)
 from mnnpy.schemes.elementwise import broadcast_at, write
 from mnnpy.schemes.geometry import in_order
 
@@ -105,6 +110,9 @@ class ArrayKernel:
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         return self.algorithm.pack(self.load(), self._anchored(task).task, config)
+
+    def packing_config(self, config: Config) -> Config:
+        return config
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         xp = self.load()
@@ -177,6 +185,8 @@ def array_kernels(op: Op, kernels: Sequence[ArrayKernel]) -> tuple[ArrayKernel, 
     """Kernels whose scheme is made for the operator, or for a region's anchor."""
     if isinstance(op, Fused):
         anchor = op.graph.nodes[0].op
+        if not is_anchored(op.graph):
+            return ()
         return tuple(
             kernel
             for kernel in kernels
@@ -185,6 +195,8 @@ def array_kernels(op: Op, kernels: Sequence[ArrayKernel]) -> tuple[ArrayKernel, 
     return tuple(kernel for kernel in kernels if isinstance(op, kernel.algorithm.operators))
 
 
-def epilogue_regions(graph: Graph, values: Mapping[str, Value]) -> Iterator[tuple[Node, ...]]:
+def epilogue_regions(
+    graph: Graph, values: Mapping[str, Value], chained: Collection[type[Op]] = CHAINED
+) -> Iterator[tuple[Node, ...]]:
     """Convolutions and matrix products with the elementwise chain behind them."""
-    return anchored_chains(graph, values, (Conv, ConvTranspose, MatMul, Gemm), CHAINED)
+    return anchored_chains(graph, values, (Conv, ConvTranspose, MatMul, Gemm), chained)

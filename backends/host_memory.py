@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -32,6 +36,16 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+@cache
+def processor_name() -> str:
+    """What Linux calls the processor; elsewhere its architecture."""
+    with suppress(OSError), Path("/proc/cpuinfo").open() as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
 class HostMemory:
     """The memory half of a backend whose kernels run on host arrays."""
 
@@ -39,7 +53,7 @@ class HostMemory:
         return aligned_bytes(nbytes)
 
     def upload(self, array: Array) -> Array:
-        return array
+        return np.asarray(array, order="C")  # What NumPy evaluated may lie transposed.
 
     def view(self, arena: Array, offset: int, shape: tuple[int, ...], dtype: DType) -> Array:
         return array_view(arena, offset, shape, dtype)

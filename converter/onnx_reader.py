@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import onnx
 
 from mnnpy.converter.importers import find_importer
 from mnnpy.converter.importers.base import Imported, Importer, OnnxNode
+from mnnpy.converter.importers.user import user_importer
 from mnnpy.converter.onnx_functions import (
     Function,
     FunctionId,
@@ -26,8 +28,9 @@ from mnnpy.converter.onnx_tensors import constant_array, sparse_array, tensor_ar
 from mnnpy.converter.onnx_types import read_type, require_text, write_type
 from mnnpy.runtime.errors import InvalidModelError, MnnpyError, UnsupportedOperatorError
 from mnnpy.runtime.graph.graph import Graph, Node, in_topological_order
-from mnnpy.runtime.graph.inference import infer_values
-from mnnpy.runtime.graph.types import Array, Type, UnknownType
+from mnnpy.runtime.graph.inference import infer_node, name_unknown_dims
+from mnnpy.runtime.graph.types import Array, TensorType, Type, UnknownType, Value
+from mnnpy.runtime.ops.user import OperatorLibrary
 
 _LOG = logging.getLogger("mnnpy")
 _MOST_EXPANDED = 200_000
@@ -43,8 +46,12 @@ class _Unsupported(NamedTuple):
     name: str
 
 
-def read_graph(model: onnx.ModelProto) -> Graph:
+def read_graph(model: onnx.ModelProto, operators: OperatorLibrary | None = None) -> Graph:
     """The model's graph with every node imported; functions are expanded in place.
+
+    Parameters
+    ----------
+    operators : users' operators, which win over those that there is an importer for.
 
     Raises
     ------
@@ -54,7 +61,11 @@ def read_graph(model: onnx.ModelProto) -> Graph:
         Listing every operator that no importer knows, with node names and counts.
     """
     opsets = {domain_of(entry.domain): entry.version for entry in model.opset_import} or {"": 1}
-    reader = _Reader(opsets, local_functions(model, opsets))
+    reader = _Reader(
+        opsets,
+        local_functions(model, opsets),
+        OperatorLibrary() if operators is None else operators,
+    )
     graph = reader.read(model.graph)
     if reader.unsupported:
         raise UnsupportedOperatorError(_list_unsupported(reader.unsupported))
@@ -69,15 +80,46 @@ def read_graph(model: onnx.ModelProto) -> Graph:
 
 @dataclass
 class _Scope:
-    """A graph while it is read; ``visible`` are its constants and those around it."""
+    """A graph while it is read; ``visible`` are its constants and those around it.
+
+    ``local`` are the names of its inputs and of what its nodes write; other names mean values of
+    the graph ``outer``.
+    """
 
     inputs: dict[str, Type]
     constants: dict[str, Array]
     visible: dict[str, Array]
+    local: frozenset[str]
+    outer: _Scope | None
     nodes: list[Node] = field(default_factory=list)
+    values: dict[str, Value] = field(default_factory=dict)
+    inferred: int = 0
+    """How many of the nodes have their outputs in ``values``."""
 
     def define(self, name: str, array: Array) -> None:
         self.constants[name] = self.visible[name] = array
+
+    def type_of(self, name: str) -> Type | None:
+        """Type of a value as far as what was read before it tells."""
+        for node in self.nodes[self.inferred :]:
+            # What breaks a rule is reported with the whole graph.
+            with suppress(MnnpyError):
+                inputs = [None if read is None else self._value(read) for read in node.inputs]
+                for output, value in zip(node.outputs, infer_node(node, inputs), strict=False):
+                    self.values[output] = name_unknown_dims(output, value)
+        self.inferred = len(self.nodes)
+        return self._value(name).type
+
+    def _value(self, name: str) -> Value:
+        if name in self.visible:
+            array = self.visible[name]
+            return Value(TensorType(array.dtype, array.shape), array)
+        declared = self.inputs.get(name)
+        if declared is not None:
+            return Value(None if isinstance(declared, UnknownType) else declared)
+        if self.outer is not None and name not in self.local:
+            return Value(self.outer.type_of(name))
+        return self.values.get(name, Value(None))
 
 
 @dataclass(frozen=True)
@@ -86,18 +128,19 @@ class _Reader:
 
     opsets: Mapping[str, int]
     functions: Mapping[FunctionId, Function]
+    operators: OperatorLibrary
     callers: tuple[FunctionId, ...] = ()
     unsupported: list[_Unsupported] = field(default_factory=list)
     fed_constants: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=itertools.count)
     expanded: Iterator[int] = field(default_factory=itertools.count)
 
-    def read(self, proto: onnx.GraphProto, outer: Mapping[str, Array] | None = None) -> Graph:
-        """One graph, or a subgraph that sees the constants ``outer``.
+    def read(self, proto: onnx.GraphProto, outer: _Scope | None = None) -> Graph:
+        """One graph, or a subgraph of a node in the graph ``outer``.
 
         Names that a subgraph captures from around it become its last inputs, in order of use.
         """
-        scope = self._open(proto, outer or {})
+        scope = self._open(proto, outer)
         for node_proto in proto.node:
             self._add(node_proto, scope)
         nodes, inputs, constants = _with_unique_names(scope.nodes), scope.inputs, scope.constants
@@ -107,10 +150,12 @@ class _Reader:
             reads = (*(name for node in nodes for name in node.reads), *outputs)
             captured = dict.fromkeys(name for name in reads if name not in known)
             inputs |= dict.fromkeys(captured, UnknownType())
-        ordered = in_topological_order(nodes, {*inputs, *constants})
+        # What an operator without an importer writes is missing; the graph is refused as a whole.
+        available = {*inputs, *constants}
+        ordered = tuple(nodes) if self.unsupported else in_topological_order(nodes, available)
         return Graph(ordered, inputs, outputs, constants, proto.name)
 
-    def _open(self, proto: onnx.GraphProto, outer: Mapping[str, Array]) -> _Scope:
+    def _open(self, proto: onnx.GraphProto, outer: _Scope | None) -> _Scope:
         """A graph's inputs and initialisers. Before IR 4 every initialiser was an input too."""
         require_text(proto.name, *(value.name for value in (*proto.input, *proto.output)))
         constants = {t.name: tensor_array(t) for t in proto.initializer}
@@ -122,9 +167,10 @@ class _Reader:
             for value in proto.input
             if value.name not in constants
         }
-        local = {*inputs, *(name for node in proto.node for name in node.output)}
-        visible = {name: array for name, array in outer.items() if name not in local}
-        return _Scope(inputs, constants, visible | constants)
+        local = frozenset((*inputs, *(name for node in proto.node for name in node.output)))
+        around = {} if outer is None else outer.visible
+        visible = {name: array for name, array in around.items() if name not in local}
+        return _Scope(inputs, constants, visible | constants, local, outer)
 
     def _add(self, proto: onnx.NodeProto, scope: _Scope) -> None:
         """Import one node into the scope, or the body of the function that it calls."""
@@ -138,7 +184,7 @@ class _Reader:
             return
         require_schema(proto, domain, version)
         name = proto.name or f"{proto.op_type}_{next(self.numbers)}"
-        importer = find_importer(domain, proto.op_type, version)
+        importer = self._importer(domain, proto.op_type, version)
         if importer is None:
             function = self._function(proto, domain, version, scope)
             if function is None:
@@ -146,15 +192,20 @@ class _Reader:
             else:
                 self._expand(proto, function, scope)
             return
-        attributes = {a.name: self._attribute(a, scope.visible) for a in proto.attribute}
+        attributes = {a.name: self._attribute(a, scope) for a in proto.attribute}
         inputs, outputs = _names(proto.input), _output_names(name, proto.output)
         node = OnnxNode(
-            name, domain, proto.op_type, version, inputs, outputs, attributes, scope.visible
+            *(name, domain, proto.op_type, version, inputs, outputs, attributes),
+            *(scope.visible, scope.type_of),
         )
         imported = _run_importer(importer, node)
         scope.nodes.extend(imported.nodes)
         for constant, array in imported.constants.items():
             scope.define(constant, array)
+
+    def _importer(self, domain: str, op_type: str, version: int) -> Importer | None:
+        own = self.operators.find(domain, op_type, version)
+        return find_importer(domain, op_type, version) if own is None else user_importer(own)
 
     def _function(
         self, proto: onnx.NodeProto, domain: str, version: int, scope: _Scope
@@ -175,10 +226,10 @@ class _Reader:
                 raise InvalidModelError(f"functions expand to over {_MOST_EXPANDED} nodes")
             inner._add(node, scope)
 
-    def _attribute(self, proto: onnx.AttributeProto, constants: Mapping[str, Array]) -> Any:
+    def _attribute(self, proto: onnx.AttributeProto, scope: _Scope) -> Any:
         kind = proto.type
         if kind == onnx.AttributeProto.GRAPH:
-            return self.read(proto.g, constants)
+            return self.read(proto.g, scope)
         if kind == onnx.AttributeProto.TENSOR:
             return tensor_array(proto.t)
         if kind == onnx.AttributeProto.STRING:
@@ -209,7 +260,7 @@ def _run_importer(importer: Importer, node: OnnxNode) -> Imported:
         result = importer(node)
     except MnnpyError:
         raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise InvalidModelError(
             f"{node}: attributes or inputs do not fit opset {node.version}: "
             f"{type(error).__name__}: {error}"
@@ -221,13 +272,7 @@ def _run_importer(importer: Importer, node: OnnxNode) -> Imported:
 
 def _input_types(proto: onnx.NodeProto, scope: _Scope) -> list[onnx.TypeProto] | None:
     """Types of a node's inputs as far as what was read before it tells; None where one is not."""
-    try:
-        values = infer_values(Graph(tuple(scope.nodes), scope.inputs, (), scope.constants))
-        types = [
-            write_type(values[name].type) if name else onnx.TypeProto() for name in proto.input
-        ]
-    except (KeyError, MnnpyError):
-        return None
+    types = [write_type(scope.type_of(name)) if name else onnx.TypeProto() for name in proto.input]
     known = [t for t in types if t is not None]
     return known if len(known) == len(types) else None
 

@@ -35,6 +35,7 @@ from mnnpy.converter.passes.recognise_swish import recognise_swish
 from mnnpy.converter.passes.remove_identities import remove_identities
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.rewrite import Pass
+from mnnpy.runtime.ops.user import OperatorLibrary
 
 _CLEANING: tuple[Pass, ...] = (
     fold_constants,
@@ -73,6 +74,7 @@ def convert(
     target: str | Path | None = None,
     *,
     dump_passes: str | Path | None = None,
+    operators: OperatorLibrary | None = None,
 ) -> Graph:
     """Convert an ONNX model, and save the result where ``target`` says so.
 
@@ -81,6 +83,7 @@ def convert(
     source : an ``.onnx`` file, its content, or the model in memory.
     target : the ``.mnnpy`` file to write.
     dump_passes : folder for a listing of the graph after every pass that changed it.
+    operators : users' operators, which win over those that mnnpy can import.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def convert(
         Where shapes do not fit an operator; names the node.
     """
     model = source if isinstance(source, onnx.ModelProto) else load_onnx(source)
-    graph = run_passes(read_graph(model), dump_passes=dump_passes)
+    graph = run_passes(read_graph(model, operators), dump_passes=dump_passes)
     if target is not None:
         from mnnpy.runtime.model_file import save_model
 

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from mnnpy.converter.pipeline import convert
     from mnnpy.models import load_model
     from mnnpy.runtime import errors
+    from mnnpy.runtime.ops.user import OperatorLibrary
     from mnnpy.session import Session
 
 __version__ = mnnpy.runtime.VERSION
-__all__ = ["Session", "__version__", "convert", "errors", "load_model"]
+__all__ = ["OperatorLibrary", "Session", "__version__", "convert", "errors", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
@@ -43,6 +44,10 @@ def __getattr__(name: str) -> Any:
         from mnnpy.models import load_model
 
         return load_model
+    if name == "OperatorLibrary":
+        from mnnpy.runtime.ops.user import OperatorLibrary
+
+        return OperatorLibrary
     if name == "errors":
         from mnnpy.runtime import errors
 

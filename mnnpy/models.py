@@ -6,14 +6,21 @@ from pathlib import Path
 
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.model_file import load_model as load_mnnpy
+from mnnpy.runtime.ops.user import OperatorLibrary
 
 _HEAD_NBYTES = 9
 
 
-def load_model(model: Graph | str | Path | bytes) -> Graph:
+def load_model(
+    model: Graph | str | Path | bytes, operators: OperatorLibrary | None = None
+) -> Graph:
     """The graph of a model; ONNX is converted on the way.
 
-    The suffix of a path says what it is; under any other suffix, and for bytes, the content does.
+    A file called ``.mnnpy`` is one; of others, and of bytes, the content says what they are.
+
+    Parameters
+    ----------
+    operators : users' operators that the model may have.
 
     Raises
     ------
@@ -22,19 +29,19 @@ def load_model(model: Graph | str | Path | bytes) -> Graph:
     """
     if isinstance(model, Graph):
         return model
-    if _is_onnx(model):
+    if is_onnx(model):
         from mnnpy.converter.pipeline import convert
 
-        return convert(model)
-    return load_mnnpy(model)
+        return convert(model, operators=operators)
+    return load_mnnpy(model, operators)
 
 
-def _is_onnx(model: str | Path | bytes) -> bool:
+def is_onnx(model: str | Path | bytes) -> bool:
+    """Whether a model is to be read as ONNX: it is not called ``.mnnpy``, and is none."""
     if isinstance(model, bytes):
         return not _is_mnnpy(model[:_HEAD_NBYTES])
-    suffix = Path(model).suffix.lower()
-    if suffix in (".onnx", ".mnnpy"):
-        return suffix == ".onnx"
+    if Path(model).suffix.lower() == ".mnnpy":
+        return False
     try:
         with Path(model).open("rb") as file:
             return not _is_mnnpy(file.read(_HEAD_NBYTES))

@@ -9,6 +9,7 @@ from mnnpy.models import load_model
 from mnnpy.runtime import session as runtime_session
 from mnnpy.runtime.errors import ConfigError
 from mnnpy.runtime.graph.graph import Graph
+from mnnpy.runtime.ops.user import OperatorLibrary
 from mnnpy.runtime.session_config import load_session_config
 
 
@@ -41,5 +42,5 @@ class Session(runtime_session.Session):
             raise ConfigError(f"{config}: names no model: give one, or set the key 'model'")
         return cls(chosen, **{**loaded.options(), **options})
 
-    def _load(self, model: Graph | str | Path | bytes) -> Graph:
-        return load_model(model)
+    def _load(self, model: Graph | str | Path | bytes, operators: OperatorLibrary | None) -> Graph:
+        return load_model(model, operators)

@@ -17,8 +17,14 @@ from mnnpy.runtime.ops.convolution import Conv, ConvTranspose
 from mnnpy.runtime.ops.elementwise import Add
 from mnnpy.runtime.ops.fused import Copy
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
+from mnnpy.runtime.ops.normalization import (
+    BatchNormalization,
+    InstanceNormalization,
+    LayerNormalization,
+)
 from mnnpy.runtime.ops.pooling import AveragePool, GlobalAveragePool, MaxPool
 from mnnpy.runtime.ops.reduction import Softmax
+from mnnpy.runtime.ops.resize import Resize
 from mnnpy.runtime.ops.shaping import Transpose
 from mnnpy.runtime.ops.slicing import Concat
 
@@ -160,12 +166,27 @@ def suite() -> Iterator[Task]:
         yield _task(GlobalAveragePool(), shape)
         yield _task(Transpose((0, 2, 3, 1)), shape)
         yield _task(Softmax(axis=1), shape)
+        yield _task(Softmax(), (count // 100, 100))
+        yield _task(LayerNormalization(), (count // 100, 100), constant=(100,))
+        ones = np.ones(count // 100, dtype=np.float32)
+        yield _task(InstanceNormalization(), shape, known=(ones, ones))
+        yield _task(BatchNormalization(), shape, known=(ones,) * 4)
+        scales = np.array([1, 1, 2, 2], dtype=np.float32)
+        for mode in ("nearest", "linear"):
+            yield _task(Resize(mode), shape, known=(np.zeros(0, dtype=np.float32), scales))
 
 
-def _task(op: Op, *shapes: tuple[int, ...], constant: tuple[int, ...] | None = None) -> Task:
+def _task(
+    op: Op,
+    *shapes: tuple[int, ...],
+    constant: tuple[int, ...] | None = None,
+    known: Sequence[NDArray[np.float32]] = (),
+) -> Task:
+    """The first output of an operator on tensors, a random constant, or constants that matter."""
     inputs = [Value(TensorType(FLOAT32, shape)) for shape in shapes]
     if constant is not None:
         tensor = TensorType(FLOAT32, constant)
         rng = np.random.default_rng(0)
         inputs.append(Value(tensor, random_array(constant, tensor, rng)))
-    return Task(op, tuple(inputs), op.infer(*inputs))
+    inputs += [Value(TensorType(FLOAT32, array.shape), array) for array in known]
+    return Task(op, tuple(inputs), op.infer(*inputs)[:1])

@@ -250,7 +250,11 @@ class Decoder:
         kind = self._decode(entries.get("kind"), str, (where, "kind"))
         operator = self._operators.get(kind)
         if operator is None:
-            raise malformed(where, f"there is no operator {shown(kind)}")
+            raise malformed(
+                where,
+                f"there is no operator {shown(kind)}; one of a user's own is known where the "
+                "library that it is registered in is given, as operators=...",
+            )
         op: Op = self._record(entries.get("attributes"), operator, (where, "attributes"))
         return op
 

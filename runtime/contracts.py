@@ -272,6 +272,10 @@ class Kernel(Protocol):
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]: ...
 
+    def packing_config(self, config: Config) -> Config:
+        """The entries of a config that ``pack`` depends on."""
+        ...
+
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run: ...
 
 
@@ -367,8 +371,8 @@ class Backend(Protocol):
         """The array itself where it is in host memory, else a copy there."""
         ...
 
-    def bind(self, steps: Sequence[BoundStep], threads: int | None) -> Program:
-        """Compile or capture steps that run one after another."""
+    def bind(self, steps: Iterable[BoundStep], threads: int | None) -> Program:
+        """Compile or capture steps that run one after another; each is packed as it is taken."""
         ...
 
     def running(self, threads: int | None) -> AbstractContextManager[object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -12,17 +12,34 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from mnnpy.runtime.contracts import Backend, BoundStep, Buffers, Kernel, Program, Run, Task
+from mnnpy.runtime.contracts import (
+    Backend,
+    BoundStep,
+    Buffers,
+    Config,
+    Kernel,
+    Program,
+    Run,
+    Task,
+)
 from mnnpy.runtime.errors import ExecutionError, PlanError
 from mnnpy.runtime.graph.graph import Node
 from mnnpy.runtime.graph.inference import EVALUATED_ELEMENTS
 from mnnpy.runtime.graph.types import Array
+from mnnpy.runtime.layouts import halo_parts, plain_content, write_content
+from mnnpy.runtime.model_file import release_pages
 from mnnpy.runtime.ops.fused import Copy, Fused
 from mnnpy.runtime.preinference.plan import Slot, Step
 from mnnpy.runtime.preinference.planner import Planned
 
-StepCallback: TypeAlias = Callable[[Step, Mapping[str, Array]], object]
-"""Called with a step and the arrays that it reads (before) or has written (after)."""
+Before: TypeAlias = Callable[[Step, Mapping[str, Array]], Mapping[str, Array] | None]
+"""Called with a step and what it reads; may return other content for some of it, by name."""
+
+After: TypeAlias = Callable[[Step, Mapping[str, Array]], object]
+"""Called with a step and what it has written."""
+
+Progress: TypeAlias = Callable[[float, str], object]
+"""Told which part of a plan is bound, 0 to 1, and what is being packed and compiled next."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -59,6 +76,7 @@ class Executable:
         backends: Sequence[Backend],
         packed: PackedWeights,
         threads: int | None,
+        progress: Progress | None = None,
     ) -> None:
         self.plan = planned.plan
         self.rest = planned.rest
@@ -74,8 +92,8 @@ class Executable:
         self.objects: dict[str, Any] = {}
         self._arrays = {name: self._array(name, slot) for name, slot in self._slots.items()}
         self._running = [self._backends[name] for name in self.plan.backends]
-        self._programs, self.step_runs = self._bind()
-        self._feeding = {n: self._arrays[n] for n in self.plan.inputs if n in self._arrays}
+        self._programs, self.step_runs = self._bind(progress or _silent)
+        self._feeding = {n: self._feeder(n) for n in self.plan.inputs if n in self._arrays}
         self._fetching = [(name, self._fetcher(held)) for name, held in self.plan.outputs.items()]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
@@ -100,15 +118,15 @@ class Executable:
     def run_stepwise(
         self,
         feeds: Mapping[str, Array],
-        before: StepCallback | None = None,
-        after: StepCallback | None = None,
+        before: Before | None = None,
+        after: After | None = None,
     ) -> dict[str, Any]:
         """Execute step by step, calling back around each. Raises as :meth:`run` does."""
         with self.entered():
             self.feed(feeds)
             for step, run in zip(self.plan.steps, self.step_runs, strict=True):
                 if before is not None:
-                    before(step, self.contents(step.node.reads))
+                    self._replace(before(step, self.contents(step.node.reads)) or {})
                 try:
                     run()
                 except Exception as error:
@@ -129,8 +147,8 @@ class Executable:
         return stack
 
     def feed(self, feeds: Mapping[str, Array]) -> None:
-        for name, target in self._feeding.items():
-            np.copyto(target, feeds[name])
+        for name, feed in self._feeding.items():
+            feed(feeds[name])
         for name in self.plan.objects:
             if name in feeds:
                 self.objects[name] = feeds[name]
@@ -139,15 +157,30 @@ class Executable:
         return {name: fetch() for name, fetch in self._fetching}
 
     def contents(self, names: Sequence[str]) -> dict[str, Any]:
-        """What some values hold now, as host arrays that later steps may overwrite."""
+        """What some values hold now, as plain host arrays that later steps may overwrite."""
         found = {}
         for name in names:
             if name in self._arrays:
-                memory = self._slots[name].memory
-                found[name] = self._by_memory[memory].to_host(self._arrays[name])
+                held = self._by_memory[self._slots[name].memory].to_host(self._arrays[name])
+                shape = self.values[name].shape
+                channels = int(shape[1]) if len(shape) > 1 else None
+                found[name] = plain_content(held, self.plan.memory.layouts[name], channels)
             elif name in self.objects:
                 found[name] = self.objects[name]
+            elif self.values[name].constant:
+                found[name] = self.values[name].known
         return found
+
+    def _replace(self, contents: Mapping[str, Any]) -> None:
+        """Overwrite what some values hold now; constants stay as they are."""
+        for name, content in contents.items():
+            if name in self._arrays:
+                backend = self._by_memory[self._slots[name].memory]
+                held = backend.to_host(self._arrays[name])
+                write_content(content, held, self.plan.memory.layouts[name])
+                backend.copy(held, self._arrays[name])
+            elif name in self.objects:
+                self.objects[name] = content
 
     @property
     def _slots(self) -> Mapping[str, Slot]:
@@ -167,6 +200,17 @@ class Executable:
         backend = self._by_memory[slot.memory]
         return backend.view(self._arenas[slot.memory], slot.offset, shape, tensor.dtype)
 
+    def _feeder(self, name: str) -> Callable[[Array], None]:
+        held, layout = self._arrays[name], self.plan.memory.layouts[name]
+        inside, around = plain_content(held, layout, None), halo_parts(held, layout)
+
+        def feed(content: Array) -> None:
+            for part in around:
+                part.fill(layout.fill)
+            np.copyto(inside, content)
+
+        return feed
+
     def _fetcher(self, name: str) -> Callable[[], Any]:
         if name in self._arrays:
             array = self._arrays[name]
@@ -175,7 +219,7 @@ class Executable:
             return lambda: _owned(self.objects[name])
         return partial(np.array, self.values[name].known)
 
-    def _bind(self) -> tuple[list[Program], list[Run]]:
+    def _bind(self, progress: Progress) -> tuple[list[Program], list[Run]]:
         """Programs of consecutive steps on one backend, and the same work step by step."""
         programs: list[Program] = []
         runs: list[Run] = []
@@ -187,7 +231,7 @@ class Executable:
                 programs.extend(_Single(run) for run in singles)
                 runs.extend(singles)
             else:
-                bound = [self._bound_step(index, step) for index, step in members]
+                bound = self._bound_steps(members, progress)
                 program = self._backends[backend].bind(bound, self.threads)
                 programs.append(program)
                 runs.extend(program.steps)
@@ -214,15 +258,24 @@ class Executable:
             return self._arrays[name].copy()
         return self.objects[name] if name in self.objects else self.values[name].known
 
+    def _bound_steps(
+        self, members: Sequence[tuple[int, Step]], progress: Progress
+    ) -> Iterator[BoundStep]:
+        """Bind one step after the other, as the backend takes them."""
+        for index, step in members:
+            progress(index / len(self.plan.steps), f"{step.choice.scheme}: {step.node.name}")
+            yield self._bound_step(index, step)
+
     def _bound_step(self, index: int, step: Step) -> BoundStep:
         backend = self._backends[step.choice.backend]
         task = Task.of(step.node, self.values)
         kernel = find_kernel(backend, step, task)
         config = step.choice.config
         packed_inputs = kernel.packed_inputs(task, config)
+        packing = kernel.packing_config(config)
         packed = self._shared(
-            (step.choice.backend, step.choice.scheme, config, _packing_key(task, step.node)),
-            lambda: kernel.pack(task, config),
+            (step.choice.backend, step.choice.scheme, packing, _packing_key(task, step.node)),
+            lambda: _packed(kernel, task, config),
         )
         inputs = tuple(
             None if position in packed_inputs else self._input(backend, name)
@@ -279,6 +332,20 @@ def find_kernel(backend: Backend, step: Step, task: Task) -> Kernel:
                 return kernel
             raise PlanError(f"{step.node}: scheme {kernel.scheme} on {backend.name}: {reason}")
     raise PlanError(f"{step.node}: backend {backend.name} has no scheme {step.choice.scheme}")
+
+
+def _packed(kernel: Kernel, task: Task, config: Config) -> tuple[Array, ...]:
+    """The packed constants; what they were made from does not stay in memory."""
+    packed = kernel.pack(task, config)
+    for position in kernel.packed_inputs(task, config):
+        known = task.known(position)
+        if known is not None:
+            release_pages(known)
+    return packed
+
+
+def _silent(fraction: float, now: str) -> None:
+    """The progress that nobody wants to hear of."""
 
 
 def _runner(step: Step) -> str | None:

@@ -96,7 +96,7 @@ def _checked(name: str, feed: Any, expected: Type) -> Any:
         return feed
     try:
         array = _as_array(feed, expected)
-    except (ValueError, TypeError, OverflowError) as error:
+    except Exception as error:  # What a feed's own __array__ raises may be anything.
         raise FeedError(
             f"input {name!r} takes {expected}, got a {type(feed).__name__} that is no such array: "
             f"{error}"

@@ -11,6 +11,7 @@ from mnnpy.runtime.errors import PlanError
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import Value
 from mnnpy.runtime.ops.fused import Fused
+from mnnpy.runtime.ops.user import user_operators
 from mnnpy.runtime.plan_file import load_plan
 from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.plan import Plan, Step
@@ -66,7 +67,7 @@ def given_plan(graph: Graph, plan: Plan | str | Path) -> GivenPlan:
     PlanError
         Where the file is no plan, or the plan was made for another model.
     """
-    loaded = plan if isinstance(plan, Plan) else load_plan(plan)
+    loaded = plan if isinstance(plan, Plan) else load_plan(plan, user_operators(graph))
     if loaded.fingerprint != graph.fingerprint:
         raise PlanError(
             f"the plan was made for the model {loaded.fingerprint[:12]}, "

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import mmap
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,10 @@ from mnnpy.runtime.codec import (
 from mnnpy.runtime.errors import ModelFormatError
 from mnnpy.runtime.files import write_atomically
 from mnnpy.runtime.graph.graph import Graph
+from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import BOOL, DTYPES, STRING, Array, DType, dtype_name
 from mnnpy.runtime.ops import OPERATORS
+from mnnpy.runtime.ops.user import OperatorLibrary, user_operators
 
 FORMAT = "mnnpy"
 FORMAT_VERSION = "1"
@@ -120,7 +123,7 @@ def save_model(graph: Graph, path: str | Path) -> None:
     tensors = _Tensors()
     text = write_json(encode(graph.validate(), tensors.store))
     header = tensors.header(_sealed(text, graph.metadata.get("opset", "")))
-    _check_loads(header)
+    _check_loads(header, OPERATORS | user_operators(graph))
 
     def write(file: BinaryIO) -> None:
         file.write(len(header).to_bytes(_LENGTH_NBYTES, "little") + header)
@@ -133,12 +136,13 @@ def save_model(graph: Graph, path: str | Path) -> None:
         raise ModelFormatError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
 
-def load_model(source: str | Path | bytes) -> Graph:
+def load_model(source: str | Path | bytes, operators: OperatorLibrary | None = None) -> Graph:
     """The graph of a model file, its constants as read-only views of the memory-mapped file.
 
     Parameters
     ----------
     source : the file's path, or its content.
+    operators : users' operators that the graph may have.
 
     Raises
     ------
@@ -146,12 +150,30 @@ def load_model(source: str | Path | bytes) -> Graph:
         Where the file cannot be read, is truncated, corrupted or of another version; says what is
         wrong with it.
     """
+    known = OPERATORS if operators is None else OPERATORS | operators.classes
     named = "the model's bytes" if isinstance(source, bytes) else repr(str(source))
     try:
         content = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else _mapped(source)
-        return _Reader(content).graph()
+        return _Reader(content).graph(known)
     except ModelFormatError as error:
         raise ModelFormatError(f"{named} is no valid model file: {error}") from error
+
+
+def release_pages(array: Array) -> None:
+    """Give back the memory of a constant of a mapped file; whoever reads it again maps it again.
+
+    Leaves every other array alone.
+    """
+    base = array
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    if not isinstance(base, np.memmap) or base.mode != "r" or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    mapped: Any = base.base
+    begin = array.ctypes.data - base.ctypes.data + base.offset % mmap.ALLOCATIONGRANULARITY
+    first, last = -(-begin // mmap.PAGESIZE), (begin + array.nbytes) // mmap.PAGESIZE
+    if first < last:
+        mapped.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE)
 
 
 @dataclass
@@ -233,12 +255,12 @@ def metadata_digest(metadata: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def _check_loads(header: bytes) -> None:
+def _check_loads(header: bytes, operators: Mapping[str, type[Op]]) -> None:
     """Refuse to write what could not be read again: attributes of wrong types, too much of it."""
     if len(header) > MAX_HEADER_NBYTES:
         raise ModelFormatError(f"the header takes {len(header)} bytes, over {MAX_HEADER_NBYTES}")
     text = parse_json(header)["__metadata__"]["graph"]
-    Decoder(OPERATORS, lambda stored, where: None).decode(parse_json(text), Graph, "graph")
+    Decoder(operators, lambda stored, where: None).decode(parse_json(text), Graph, "graph")
 
 
 def _mapped(path: str | Path) -> Bytes:
@@ -269,9 +291,9 @@ class _Reader:
         }
         _check_extents(self._entries, len(content) - self._begin)
 
-    def graph(self) -> Graph:
+    def graph(self, operators: Mapping[str, type[Op]]) -> Graph:
         data = parse_json(self._metadata.graph)
-        graph: Graph = Decoder(OPERATORS, self._fetch).decode(data, Graph, "graph")
+        graph: Graph = Decoder(operators, self._fetch).decode(data, Graph, "graph")
         if self._entries:
             raise ModelFormatError(
                 f"no constant uses the tensor {shown(next(iter(self._entries)))}"

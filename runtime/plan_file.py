@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from mnnpy.runtime.codec import (
 )
 from mnnpy.runtime.errors import ModelFormatError, PlanError
 from mnnpy.runtime.files import write_atomically
-from mnnpy.runtime.graph.op import operator_kind
+from mnnpy.runtime.graph.op import Op, operator_kind
 from mnnpy.runtime.graph.types import STRING, Array, dtype_name
 from mnnpy.runtime.ops import OPERATORS
 from mnnpy.runtime.ops.fused import OPERATORS as REGION_OPERATORS
@@ -35,7 +36,7 @@ FORMAT_VERSION = 1
 MAX_PLAN_NBYTES = 256 << 20
 
 _MAX_VALUES = 20_000_000
-_OPERATORS = {**OPERATORS, **{operator_kind(op): op for op in REGION_OPERATORS}}
+_OPERATORS = OPERATORS | {operator_kind(op): op for op in REGION_OPERATORS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,12 @@ def save_plan(plan: Plan, path: str | Path) -> None:
         raise PlanError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
 
-def load_plan(path: str | Path) -> Plan:
+def load_plan(path: str | Path, operators: Mapping[str, type[Op]] | None = None) -> Plan:
     """The plan of a file.
+
+    Parameters
+    ----------
+    operators : users' operators that the plan may have, by kind.
 
     Raises
     ------
@@ -80,7 +85,7 @@ def load_plan(path: str | Path) -> Plan:
         if Path(path).stat().st_size > MAX_PLAN_NBYTES:
             raise PlanError(f"{str(path)!r} is larger than {MAX_PLAN_NBYTES} bytes: not a plan")
         text = Path(path).read_bytes()
-        return plan_from_json(parse_json(text, _MAX_VALUES))
+        return plan_from_json(parse_json(text, _MAX_VALUES), operators)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise PlanError(f"cannot read the plan {str(path)!r}: {reason}") from error
@@ -93,8 +98,8 @@ def plan_to_json(plan: Plan) -> Json:
     return encode(_File(FORMAT, FORMAT_VERSION, plan), _inline)
 
 
-def plan_from_json(data: Json) -> Plan:
-    """The plan of :func:`plan_to_json`.
+def plan_from_json(data: Json, operators: Mapping[str, type[Op]] | None = None) -> Plan:
+    """The plan of :func:`plan_to_json`; parameters as for :func:`load_plan`.
 
     Raises
     ------
@@ -110,7 +115,7 @@ def plan_from_json(data: Json) -> Plan:
             f"the plan is of format version {data.get('version')!r}, mnnpy {VERSION} reads "
             f"version {FORMAT_VERSION}: make it again"
         )
-    file: _File = Decoder(_OPERATORS, _array).decode(data, _File, "file")
+    file: _File = Decoder(_OPERATORS | (operators or {}), _array).decode(data, _File, "file")
     made_by = file.plan.versions.get("mnnpy")
     if made_by != VERSION:
         raise PlanError(f"the plan was made by mnnpy {made_by}, this is {VERSION}: make it again")

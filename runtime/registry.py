@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from mnnpy.runtime.contracts import Backend
 from mnnpy.runtime.errors import BackendError, ConfigError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINT_GROUP = "mnnpy.backends"
 
@@ -109,4 +112,6 @@ def with_fallbacks(name: str) -> tuple[Backend, ...]:
 
 
 def _third_party() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # Costs more than the rest of this package.
+
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}

@@ -17,7 +17,7 @@ import numpy as np
 
 from mnnpy.runtime.contracts import Backend
 from mnnpy.runtime.errors import BackendError, ConfigError, FeedError, PlanError
-from mnnpy.runtime.execution import Executable, PackedWeights, StepCallback
+from mnnpy.runtime.execution import After, Before, Executable, PackedWeights, Progress
 from mnnpy.runtime.feeds import (
     TensorInfo,
     checked_feeds,
@@ -29,6 +29,7 @@ from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.inference import infer_values
 from mnnpy.runtime.graph.types import TensorType, Value
 from mnnpy.runtime.model_file import load_model
+from mnnpy.runtime.ops.user import OperatorLibrary
 from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.plan import Plan
 from mnnpy.runtime.preinference.planner import make_plan
@@ -52,6 +53,7 @@ class Session:
     strict : raise where a step would run on another backend, instead of falling back.
     constraints : schemes allowed, forbidden or pinned; limits on error and workspace.
     plan : a plan, or the path of a plan file, whose choices to use; only for its input shapes.
+    operators : users' operators that the model has.
 
     Raises
     ------
@@ -74,14 +76,15 @@ class Session:
         strict: bool = False,
         constraints: Constraints | None = None,
         plan: Plan | str | Path | None = None,
+        operators: OperatorLibrary | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ConfigError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
         if threads is not None and not (isinstance(threads, int) and threads >= 1):
             raise ConfigError(f"threads must be a whole number of at least 1, not {threads!r}")
-        self._source = model
-        self._options = (backend, threads, precision, strict, constraints, plan)
-        self.graph = self._load(model)
+        self._options = (backend, threads, precision, strict, constraints, plan, operators)
+        self.graph = self._load(model, operators)
+        self._source = self.graph if isinstance(model, bytes) else model
         self.threads = threads
         self.strict = strict
         self.constraints = constraints or Constraints()
@@ -95,8 +98,8 @@ class Session:
         self._variants: dict[tuple[str, ...], Graph] = {}
         self._shape_feeds = feeds_that_set_shapes(self.graph)
 
-    def _load(self, model: Graph | str | Path | bytes) -> Graph:
-        return model if isinstance(model, Graph) else load_model(model)
+    def _load(self, model: Graph | str | Path | bytes, operators: OperatorLibrary | None) -> Graph:
+        return model if isinstance(model, Graph) else load_model(model, operators)
 
     @property
     def backend(self) -> str:
@@ -136,11 +139,15 @@ class Session:
     def run_with_callbacks(
         self,
         feeds: Any,
-        before: StepCallback | None = None,
-        after: StepCallback | None = None,
+        before: Before | None = None,
+        after: After | None = None,
         outputs: Sequence[str] | None = None,
     ) -> dict[str, Any]:
-        """Run step by step; ``before(step, arrays read)``, ``after(step, arrays written)``."""
+        """Run step by step; ``before(step, arrays read)``, ``after(step, arrays written)``.
+
+        Arrays are plain and by name, and later steps may overwrite them. What ``before`` returns
+        replaces what the step reads.
+        """
         return self._run(
             feeds, outputs, lambda executable, fed: executable.run_stepwise(fed, before, after)
         )
@@ -198,15 +205,31 @@ class Session:
         with self._exclusive():
             return self._bound(self.graph, inputs).plan
 
-    def prepare(self, shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None) -> None:
-        """Plan and bind ahead of the first run."""
-        self.plan(shapes)
+    def prepare(
+        self,
+        shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Plan and bind ahead of the first run; takes shapes as :meth:`plan` does.
 
-    def executable(self, feeds: Any) -> Executable:
-        """The bound plan for these feeds (its first segment)."""
+        Parameters
+        ----------
+        progress : called with the fraction that is done, and what is done next.
+        """
+        inputs = concrete_inputs(self.graph, shapes)
+        with self._exclusive():
+            self._bound(self.graph, inputs, progress)
+
+    def executable(self, feeds: Any, progress: Progress | None = None) -> Executable:
+        """The bound plan for these feeds (its first segment); see :meth:`prepare`."""
         checked = checked_feeds(self.graph, feeds)
         with self._exclusive():
-            return self._executable(self.graph, checked)
+            return self._executable(self.graph, checked, progress)
+
+    @property
+    def packed_nbytes(self) -> int:
+        """Bytes of the weights that bound plans have packed."""
+        return self._packed.nbytes
 
     def close(self) -> None:
         """Free arenas and packed weights."""
@@ -247,7 +270,9 @@ class Session:
         self._variants[wanted] = replace(graph, outputs=wanted)
         return self._variants[wanted]
 
-    def _executable(self, graph: Graph, feeds: Mapping[str, Any]) -> Executable:
+    def _executable(
+        self, graph: Graph, feeds: Mapping[str, Any], progress: Progress | None = None
+    ) -> Executable:
         inputs = {}
         for name, declared in graph.inputs.items():
             feed = feeds[name]
@@ -257,21 +282,25 @@ class Session:
             sets_shapes = name in self._shape_feeds and feed.dtype.kind in "iub"
             known = feed.copy() if sets_shapes and feed.size <= 64 else None
             inputs[name] = Value(TensorType(feed.dtype, feed.shape), known)
-        return self._bound(graph, inputs)
+        return self._bound(graph, inputs, progress)
 
-    def _bound(self, graph: Graph, inputs: Mapping[str, Value]) -> Executable:
+    def _bound(
+        self, graph: Graph, inputs: Mapping[str, Value], progress: Progress | None = None
+    ) -> Executable:
         contents = (None if v.known is None else v.known.tobytes() for v in inputs.values())
         key = (graph, tuple(v.type for v in inputs.values()), tuple(contents))
         found = self._executables.get(key)
         if found is None:
-            found = self._bind(graph, inputs)
+            found = self._bind(graph, inputs, progress)
             self._executables[key] = found
             while len(self._executables) > _MAX_PLANS:
                 self._executables.popitem(last=False)
         self._executables.move_to_end(key)
         return found
 
-    def _bind(self, graph: Graph, inputs: Mapping[str, Value]) -> Executable:
+    def _bind(
+        self, graph: Graph, inputs: Mapping[str, Value], progress: Progress | None
+    ) -> Executable:
         backends = self.backends[:1] if self.strict else self.backends
         constraints = self.constraints
         if self._given is not None:
@@ -285,7 +314,7 @@ class Session:
         if self._given is not None:
             planned = replace(planned, plan=self._given.explained(planned.plan))
         self._judge_fallbacks(planned.plan)
-        return Executable(planned, self.backends, self._packed, self.threads)
+        return Executable(planned, self.backends, self._packed, self.threads, progress)
 
     def _judge_fallbacks(self, plan: Plan) -> None:
         """One line in the log on what other backends run; in strict mode an error."""

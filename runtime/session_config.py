@@ -70,6 +70,7 @@ def read_constraints(fields: Fields) -> Constraints:
         forbidden=fields.choices_by_key("forbidden", schemes),
         pinned=_read_pinned(fields.section("pinned"), schemes),
         max_error=fields.number("max_error", default.max_error),
+        error_budget=fields.number("error_budget", default.error_budget),
         max_workspace_nbytes=fields.integer("max_workspace_nbytes", None),
         fuse=fields.flag("fuse", default.fuse),
     )

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
+from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import BOOL, Array, ArrayModule
 from mnnpy.runtime.ops import activation as act
 from mnnpy.runtime.ops import elementwise as ew
 from mnnpy.schemes.geometry import in_order
+
+_TRANSCENDENTAL = (act.Sigmoid, act.Tanh, ew.Exp, ew.Log, ew.Sin, ew.Cos, ew.Tan)
 
 Writer = Callable[[ArrayModule, Any, Sequence[Array], Array], Run]
 
@@ -29,6 +31,9 @@ class ElementwiseInPlace(Scheme):
             return "strings are Python objects"
         return None
 
+    def work(self, task: Task, config: Config) -> Work:
+        return Work(task.macs, task.nbytes * _passes(task.op))
+
     def inplace(self, task: Task) -> tuple[int, ...]:
         """Inputs of the output's type; of Clip only the first, since its bounds are read later."""
         y = task.output()
@@ -41,6 +46,13 @@ class ElementwiseInPlace(Scheme):
 
     def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
         return write(xp, task.op, buffers.inputs, buffers.outputs[0])
+
+
+def _passes(op: Op) -> int:
+    """About how many additions of the same size take as long as the operator."""
+    if type(op) not in _WRITERS and (not isinstance(op, ew.Elementwise) or op.ufunc is None):
+        return 20
+    return 4 if isinstance(op, _TRANSCENDENTAL) else 1
 
 
 def write(xp: ArrayModule, op: Op, inputs: Sequence[Array | None], out: Array) -> Run:

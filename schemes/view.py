@@ -22,16 +22,17 @@ class View(Scheme):
         return Work(0, 0, 0)
 
     def bind(self, xp: ArrayModule, task: Task, config: Config, buffers: Buffers) -> Run:
+        return nothing if 0 in buffers.aliased else copying(self.pairs(task, buffers))
+
+    def pairs(self, task: Task, buffers: Buffers) -> list[tuple[Array, Array]]:
+        """Every output and the part of the input that it shows, both flat."""
         (source, *_), offsets = buffers.inputs, task.op.view_offsets(task.inputs, task.outputs)
         assert source is not None and offsets is not None
-        if 0 in buffers.aliased:
-            return nothing
         flat = source.reshape(-1)
-        pairs = [
+        return [
             (target.reshape(-1), flat[start : start + target.size])
             for target, start in zip(buffers.outputs, offsets, strict=True)
         ]
-        return copying(pairs)
 
 
 def nothing() -> None:

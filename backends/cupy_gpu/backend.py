@@ -90,7 +90,7 @@ class CupyBackend:
     def to_host(self, array: Array) -> Array:
         return _cupy().asnumpy(array)
 
-    def bind(self, steps: Sequence[BoundStep], threads: int | None) -> Program:
+    def bind(self, steps: Iterable[BoundStep], threads: int | None) -> Program:
         return CudaProgram([self._bind(step) for step in steps])
 
     def _bind(self, step: BoundStep) -> Run:

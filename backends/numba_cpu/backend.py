@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, cached_property
 from importlib.util import find_spec
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 from mnnpy.backends import host_memory
@@ -19,6 +18,7 @@ from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Value
 from mnnpy.runtime.ops.fused import Fused
+from mnnpy.runtime.preinference.regions import elementwise_trees
 from mnnpy.runtime.programs import SequentialProgram
 
 _WORTH_WAKING = 2e-4
@@ -38,7 +38,7 @@ class NumbaBackend(host_memory.HostMemory):
     def describe(self) -> Device:
         return Device(
             kind="cpu",
-            name=platform.processor() or platform.machine(),
+            name=host_memory.processor_name(),
             memory="host",
             threads=host_memory.usable_cores(),
             coefficients=load_coefficients(self.name),
@@ -49,32 +49,69 @@ class NumbaBackend(host_memory.HostMemory):
         return frozenset(kernel.scheme for kernel in self._kernels)
 
     def kernels(self, op: Op) -> Sequence[Kernel]:
-        anchor = op.graph.nodes[0].op if isinstance(op, Fused) else op
-        return [kernel for kernel in self._kernels if isinstance(anchor, kernel.operators)]
+        if isinstance(op, Fused):
+            return [kernel for kernel in self._kernels if kernel.carries(op.graph)]
+        return [kernel for kernel in self._kernels if isinstance(op, kernel.operators)]
 
     @cached_property
     def _kernels(self) -> Sequence[Any]:
+        from mnnpy.backends.numba_cpu.attention import AttentionTiles
+        from mnnpy.backends.numba_cpu.batch_norm import NormalizeBatch
+        from mnnpy.backends.numba_cpu.casts import CastElements
         from mnnpy.backends.numba_cpu.concat import ConcatBlocks
         from mnnpy.backends.numba_cpu.conv_depthwise import ConvDepthwise
         from mnnpy.backends.numba_cpu.conv_direct import ConvDirect
+        from mnnpy.backends.numba_cpu.conv_transposed import ConvTransposedDirect
         from mnnpy.backends.numba_cpu.conv_winograd import ConvWinograd
         from mnnpy.backends.numba_cpu.elementwise import ElementwiseVectors
         from mnnpy.backends.numba_cpu.jit import host_jit
         from mnnpy.backends.numba_cpu.layout_copy import LayoutCopy
         from mnnpy.backends.numba_cpu.matmul_packed import MatMulPacked
-        from mnnpy.backends.numba_cpu.pooling import PoolGlobal, PoolWindow
+        from mnnpy.backends.numba_cpu.matmul_plain import MatMulPanels
+        from mnnpy.backends.numba_cpu.moves import MoveElements
+        from mnnpy.backends.numba_cpu.normalizations import (
+            NormalizeGroups,
+            NormalizePlanes,
+            NormalizeRows,
+        )
+        from mnnpy.backends.numba_cpu.pooling import PoolWindow
+        from mnnpy.backends.numba_cpu.reductions import ReduceLines, ReducePlanes
+        from mnnpy.backends.numba_cpu.resize import ResizePlanes
+        from mnnpy.backends.numba_cpu.softmax import SoftmaxLines
         from mnnpy.backends.numba_cpu.view import ViewInPlace
 
         kinds = (
-            *(ConvDirect, ConvWinograd, ConvDepthwise, MatMulPacked, PoolWindow, PoolGlobal),
+            *(
+                ConvDirect,
+                ConvWinograd,
+                ConvDepthwise,
+                MatMulPacked,
+                MatMulPanels,
+                AttentionTiles,
+                PoolWindow,
+            ),
+            *(SoftmaxLines, NormalizeRows, NormalizeGroups, NormalizePlanes),
+            *(ReduceLines, ReducePlanes),
+            *(NormalizeBatch, ResizePlanes, MoveElements, CastElements),
+            *(ConvTransposedDirect,),
             *(ConcatBlocks, ElementwiseVectors, ViewInPlace, LayoutCopy),
         )
         return [kind(host_jit()) for kind in kinds]
 
     def regions(self, graph: Graph, values: Mapping[str, Value]) -> Iterable[tuple[Node, ...]]:
-        return epilogue_regions(graph, values)
+        from mnnpy.backends.numba_cpu.attention_region import attention_regions
+        from mnnpy.backends.numba_cpu.pointwise import GENERATED
 
-    def bind(self, steps: Sequence[BoundStep], threads: int | None) -> Program:
+        behind_products = list(epilogue_regions(graph, values, GENERATED))
+        taken = {node.name for region in behind_products for node in region}
+        return chain(
+            behind_products,
+            attention_regions(graph),
+            elementwise_trees(graph, values, GENERATED, taken),
+            elementwise_trees(graph, values, GENERATED),
+        )
+
+    def bind(self, steps: Iterable[BoundStep], threads: int | None) -> Program:
         from mnnpy.backends.numba_cpu.native import NativeCall, NativeProgram, NativeSequence
 
         kinds = NativeCall | NativeSequence

@@ -13,9 +13,10 @@ import numpy as np
 from mnnpy.backends.numba_cpu.blocked import Blocked
 from mnnpy.backends.numba_cpu.convolution_kernel import ConvolutionKernel
 from mnnpy.backends.numba_cpu.convolutions import (
-    aligned_copy,
+    aligned_floats,
     epilogue_of,
     pack_bias,
+    pack_weights,
 )
 from mnnpy.backends.numba_cpu.native import NativeCall, NativeSequence
 from mnnpy.backends.numba_cpu.winograd_code import Tiling, halo_code, product_code, transform_code
@@ -84,19 +85,19 @@ class ConvWinograd(ConvolutionKernel):
         return self._tiling(task, config).data_elements * 4
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
-        """U = G w G' as (k blocks, frequencies, c, lanes), computed in float64; bias in vectors."""
+        """U = G w G' as (k blocks, frequencies, c, lanes); bias in vectors."""
         anchored, t = split_anchored(task), self._tiling(task, config)
         w = anchored.task.known(1)
         assert w is not None
         (_, g_h, _), (_, g_w, _) = (
             winograd_matrices(m, r) for m, r in zip(t.m, t.kernel, strict=True)
         )
-        u = np.einsum("ar,kcrs,bs->kabc", g_h, w.astype(np.float64), g_w, optimize=True)
-        filled = np.zeros((-(-t.k // self.lanes) * self.lanes, t.area, t.c), dtype=np.float32)
-        filled[: t.k] = u.reshape(t.k, t.area, t.c)
-        by_block = filled.reshape(-1, self.lanes, t.area, t.c).transpose(0, 2, 3, 1)
+        transform = np.kron(g_h, g_w).astype(np.float32)
+        taps = pack_weights(w, t.c, self.lanes).reshape(-1, transform.shape[1], t.c * self.lanes)
+        u = aligned_floats((len(taps), t.area, t.c, self.lanes))
+        np.matmul(transform, taps, out=u.reshape(len(taps), t.area, -1))
         bias = None if anchored.bias is None else task.known(anchored.bias)
-        return aligned_copy(by_block), pack_bias(bias, t.k, self.lanes)
+        return u, pack_bias(bias, t.k, self.lanes)
 
     def _tiling(self, task: Task, config: Config) -> Tiling:
         g, options = ConvGeometry.of(split_anchored(task).task), dict(config)

@@ -24,7 +24,13 @@ class ConvolutionKernel(NativeKernel):
     def reject(self, task: Task, device: Device) -> str | None:
         anchored = split_anchored(task)
         reason = unfit_convolution(task, anchored)
-        return self.unfit(ConvGeometry.of(anchored.task)) if reason is None else reason
+        if reason is not None:
+            return reason
+        g = ConvGeometry.of(anchored.task)
+        adds_source = anchored.source in epilogue_of(task, anchored).added
+        if adds_source and self.source_layout(g).kind != "blocked":
+            return "adds its input, which lies in another layout than the output"
+        return self.unfit(g)
 
     def source_layout(self, g: ConvGeometry) -> Layout:
         """How the input must lie."""
@@ -33,9 +39,9 @@ class ConvolutionKernel(NativeKernel):
     def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
         anchored = split_anchored(task)
         inputs = [PLAIN] * len(task.inputs)
-        inputs[anchored.source] = self.source_layout(ConvGeometry.of(anchored.task))
         for position in epilogue_of(task, anchored).added:
             inputs[position] = blocked(self.lanes)
+        inputs[anchored.source] = self.source_layout(ConvGeometry.of(anchored.task))
         return tuple(inputs), (blocked(self.lanes),)
 
     def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from mnnpy.backends.host_memory import aligned_bytes, array_view
 from mnnpy.backends.numba_cpu.epilogues import Epilogue, read_epilogue
 from mnnpy.runtime.contracts import Task
 from mnnpy.runtime.graph.types import FLOAT32, Array
-from mnnpy.runtime.ops.convolution import Conv
+from mnnpy.runtime.ops.convolution import Conv, ConvTranspose
 from mnnpy.runtime.preinference.regions import Anchored
 from mnnpy.schemes.geometry import ConvGeometry
 
 
 def unfit_convolution(task: Task, anchored: Anchored) -> str | None:
     """Why a convolution cannot be generated at all, whatever the algorithm."""
-    if not isinstance(anchored.task.op, Conv):
+    if not isinstance(anchored.task.op, Conv | ConvTranspose):
         return "no convolution"
     if task.output().dtype != FLOAT32:
         return f"{task.output().dtype} is not float32"
@@ -70,35 +68,47 @@ def pack_weights(w: Array, channels: int, outputs: int) -> Array:
     The last block of channels is as short as it is; outputs are filled up with zeros.
     """
     k, c, *kernel = w.shape
-    groups = -(-k // outputs)
-    filled = np.zeros((groups * outputs, c, *kernel), dtype=np.float32)
-    filled[:k] = w
-    by_group = filled.reshape(groups, outputs, c, *kernel)
-    parts = [
-        by_group[:, :, start : start + channels].transpose(0, 3, 4, 2, 1).reshape(groups, -1)
-        for start in range(0, c, channels)
-    ]
-    return aligned_copy(np.concatenate(parts, axis=1))
+    taps, groups = math.prod(kernel), -(-k // outputs)
+    packed = aligned_floats((groups, c * taps * outputs))
+    packed[-1] = 0
+    whole = c - c % channels
+    for start, stop, depth in ((0, whole, channels), (whole, c, c - whole)):
+        if start == stop:
+            continue
+        part = packed[:, start * taps * outputs : stop * taps * outputs]
+        blocks = part.reshape(groups, -1, *kernel, depth, outputs)
+        for group in range(groups):
+            rows = w[group * outputs : (group + 1) * outputs, start:stop]
+            by_block = rows.reshape(len(rows), -1, depth, *kernel)
+            blocks[group, ..., : len(rows)] = by_block.transpose(1, 3, 4, 2, 0)
+    return packed
+
+
+def pack_panels(matrix: Array, width: int) -> Array:
+    """(k, n) as (panels, k, width), filled up with zeros."""
+    k, n = matrix.shape
+    packed = aligned_floats((-(-n // width), k, width))
+    packed[-1] = 0
+    for index, panel in enumerate(packed):
+        columns = matrix[:, index * width : (index + 1) * width]
+        panel[:, : columns.shape[1]] = columns
+    return packed
 
 
 def pack_depthwise(w: Array, lanes: int) -> Array:
     """(c, 1, r, s) as (blocks, r, s, lanes), filled up with zeros."""
-    c, _, *kernel = w.shape
-    filled = np.zeros((-(-c // lanes) * lanes, *kernel), dtype=np.float32)
-    filled[:c] = w[:, 0]
-    return aligned_copy(filled.reshape(-1, lanes, *kernel).transpose(0, 2, 3, 1))
+    return pack_weights(w, 1, lanes).reshape(-1, *w.shape[2:], lanes)
 
 
 def pack_bias(bias: Array | None, k: int, lanes: int) -> Array:
     """The bias in whole vectors; zeros where there is none."""
-    filled = np.zeros(-(-k // lanes) * lanes, dtype=np.float32)
+    packed = aligned_floats((-(-k // lanes) * lanes,))
+    packed[:] = 0
     if bias is not None:
-        filled[: len(bias)] = bias
-    return aligned_copy(filled)
+        packed[: len(bias)] = bias
+    return packed
 
 
-def aligned_copy(array: Array) -> Array:
-    """The same content from a cache line on."""
-    copy = array_view(aligned_bytes(array.nbytes), 0, array.shape, array.dtype)
-    copy[...] = array
-    return copy
+def aligned_floats(shape: tuple[int, ...]) -> Array:
+    """Uninitialised float32 from a cache line on."""
+    return array_view(aligned_bytes(math.prod(shape) * FLOAT32.itemsize), 0, shape, FLOAT32)

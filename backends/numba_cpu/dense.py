@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mnnpy.backends.numba_cpu.blocked import Blocked, clear_halo, row_start
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
-from mnnpy.backends.numba_cpu.products import Terms, product_tile
+from mnnpy.backends.numba_cpu.products import LINE, Terms, Weights, product_tile
 from mnnpy.schemes.geometry import ConvGeometry
 
 
@@ -78,23 +78,48 @@ class DenseKernel:
         """One unit is a row of outputs of one group of channel blocks."""
         return self.y.n * self.groups * self.y.h
 
+    @property
+    def panel(self) -> int:
+        """Floats of the weights of one group."""
+        return self.source.terms.count * self.vectors * self.y.lanes
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of one row."""
+        return -(-self.y.w // self.rows)
+
+    @property
+    def last_lanes(self) -> int:
+        """Lanes that tiles of the last group compute: half where the others hold nothing."""
+        half = self.y.lanes // 2
+        return half if self.vectors == 1 and self.y.last_channels <= half >= 4 else self.y.lanes
+
+    @property
+    def fetched(self) -> int:
+        """Lines of the next group's weights per block of terms, shared among this group's tiles."""
+        turns = self.source.terms.blocks * self.tiles * self.y.h
+        return -(-self.panel // (LINE * turns))
+
     def ir(self) -> str:
         module = Module(self.y.lanes)
         names = [f"r{index}" for index in range(len(self.residuals))]
         full, tail = divmod(self.y.w, self.rows)
         pitch = (self.y.lanes, self.y.plane)
         for rows in sorted({self.rows if full else 0, tail} - {0}):
-            product_tile(
-                module,
-                f"tile{rows}",
-                rows,
-                self.vectors,
-                self.source.terms,
-                pitch,
-                True,
-                self._finish,
-                names,
-            )
+            for lanes in sorted({self.y.lanes, self.last_lanes}):
+                product_tile(
+                    module,
+                    f"tile{rows}x{lanes}",
+                    rows,
+                    self.vectors,
+                    self.source.terms,
+                    pitch,
+                    True,
+                    self._finish,
+                    names,
+                    weights=Weights(self.vectors * self.y.lanes, fetched=self.fetched),
+                    lanes=lanes,
+                )
         f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
         pointers = [f.argument("%args", index) for index in range(4 + len(names))]
         f.loop("%end", lambda unit: self._row(f, unit, pointers, full, tail), start="%begin")
@@ -118,7 +143,9 @@ class DenseKernel:
         block = f.mul(group, self.vectors)
         x = f.at(f.at(x, f.mul(image, source.image)), source.first)
         x = f.at(x, f.mul(row, source.row))
-        weights = f.at(weights, f.mul(group, source.terms.count * self.vectors * y.lanes))
+        weights = f.at(weights, f.mul(group, self.panel))
+        step = self.fetched * LINE * source.terms.blocks
+        coming = f.at(f.at(weights, self.panel), f.mul(row, self.tiles * step))
         bias = f.at(bias, f.mul(block, y.lanes))
         target = row_start(f, target, y, image, block, row)
         added = [
@@ -126,19 +153,28 @@ class DenseKernel:
             for pointer, r in zip(added, self.residuals, strict=True)
         ]
 
-        def tile(rows: int, first: Value | int) -> None:
+        def tile(rows: int, index: Value | int, lanes: int) -> None:
+            first = f.mul(index, self.rows)
             moved = f.mul(first, y.lanes)
             f.call(
-                f"tile{rows}",
+                f"tile{rows}x{lanes}",
                 ("ptr", f.at(x, f.mul(first, source.pixel))),
                 ("ptr", weights),
                 ("ptr", bias),
                 ("ptr", f.at(target, moved)),
                 *(("ptr", f.at(pointer, moved)) for pointer in added),
+                ("ptr", f.at(coming, f.mul(index, step))),
             )
 
-        if full:
-            f.loop(full, lambda index: tile(self.rows, f.mul(index, self.rows)))
-        if tail:
-            tile(tail, str(full * self.rows))
+        def tiles(lanes: int) -> None:
+            if full:
+                f.loop(full, lambda index: tile(self.rows, index, lanes))
+            if tail:
+                tile(tail, str(full), lanes)
+
+        if self.last_lanes == y.lanes:
+            tiles(y.lanes)
+        else:
+            f.when(f.compare("ne", group, self.groups - 1), lambda: tiles(y.lanes))
+            f.when(f.compare("eq", group, self.groups - 1), lambda: tiles(self.last_lanes))
         clear_halo(f, y, target, row, self.vectors)

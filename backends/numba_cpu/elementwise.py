@@ -1,122 +1,243 @@
-"""Elementwise operators on tensors of one shape, row by row, in either layout."""
+"""Elementwise operators and expressions of them, with broadcasting, in one pass."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_start
-from mnnpy.backends.numba_cpu.epilogues import apply_elementwise, elementwise_parameters
+import numpy as np
+
+from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo
+from mnnpy.backends.numba_cpu.convolutions import aligned_floats
+from mnnpy.backends.numba_cpu.expressions import Expression, read_expression
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task
-from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.graph.types import FLOAT32
-from mnnpy.runtime.ops import activation as act
-from mnnpy.runtime.ops import elementwise as ew
-
-_CHUNK = 4096
-"""Elements of one unit of a plain tensor."""
+from mnnpy.backends.numba_cpu.pointwise import GENERATED
+from mnnpy.backends.numba_cpu.rows import CHUNK, Rows, blocked_rows, plain_rows
+from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.graph.dims import Dim
+from mnnpy.runtime.graph.graph import Graph
+from mnnpy.runtime.graph.types import BOOL, FLOAT32, Array, TensorType
 
 _BLOCKED: Config = (("layout", "blocked"),)
 _FLAT: Config = (("layout", "plain"),)
 
 
 class ElementwiseVectors(NativeKernel):
-    """One pass; activations with constant parameters, sums, products, quotients."""
+    """float32, and bool where it chooses; operands of any shapes that broadcast to the output's."""
 
     __slots__ = ()
     scheme = "elementwise"
-    operators = (
-        *(act.Relu, act.Clip, act.LeakyRelu, act.HardSigmoid, act.HardSwish),
-        *(ew.Add, ew.Sub, ew.Mul, ew.Div),
-    )
+    operators = tuple(GENERATED)
+
+    def carries(self, region: Graph) -> bool:
+        return all(type(node.op) in GENERATED for node in region.nodes)
 
     def reject(self, task: Task, device: Device) -> str | None:
         y = task.output()
         if y.dtype != FLOAT32 or not y.size:
             return f"{y} is not float32 with something in it"
-        if isinstance(task.op, ew.Binary):
-            same = all(value is not None and value.tensor == y for value in task.inputs)
-            known = any(value is not None and value.constant for value in task.inputs)
-            return None if same and not known else "inputs are broadcast or constant"
-        reason = elementwise_parameters(task)
-        return reason if isinstance(reason, str) else None
+        expression = read_expression(task)
+        return expression if isinstance(expression, str) else None
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
-        return (_FLAT, _BLOCKED) if task.output().rank == 4 else (_FLAT,)
-
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        layout = blocked(self.lanes) if config == _BLOCKED else PLAIN
-        moved = self._moved(task)
-        inputs = tuple(layout if index < moved else PLAIN for index in range(len(task.inputs)))
-        return inputs, (layout,)
-
-    def inplace(self, task: Task) -> tuple[int, ...]:
-        return tuple(range(self._moved(task)))
+        if task.output().rank != 4:
+            return (_FLAT,)
+        lie = [self._lies_blocked(task, p) for p in _expression(task).tensors]
+        return (_FLAT,) if None in lie else (_FLAT, _BLOCKED)
 
     @staticmethod
-    def _moved(task: Task) -> int:
-        """How many inputs are tensors of the output's shape; the others are parameters."""
-        return 2 if isinstance(task.op, ew.Binary) else 1
+    def _lies_blocked(task: Task, position: int) -> bool | None:
+        """Whether an operand of a blocked output is blocked, or plain; None where neither works."""
+        tensor, constant = task.tensor(position), task.known(position) is not None
+        whole = constant or tensor.rank == 4
+        channels = _padded(tensor.shape)[1]
+        if channels == 1:
+            # What is packed may not depend on the output, see ``Scheme.pack``.
+            return not constant and whole and task.output().shape[1] == 1
+        return True if whole and tensor.dtype == FLOAT32 else None
+
+    def _blocked(self, task: Task, config: Config, constant: bool) -> list[int]:
+        """The constant or the computed operands that lie blocked."""
+        return [
+            position
+            for position in _expression(task).tensors
+            if config == _BLOCKED
+            and (task.known(position) is not None) == constant
+            and self._lies_blocked(task, position)
+        ]
+
+    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
+        inputs = [PLAIN] * len(task.inputs)
+        for position in self._blocked(task, config, constant=False):
+            inputs[position] = blocked(self.lanes)
+        return tuple(inputs), (blocked(self.lanes) if config == _BLOCKED else PLAIN,)
+
+    def work(self, task: Task, config: Config) -> Work:
+        return Work(int(task.output().size) * _expression(task).operations, task.nbytes, 1)
+
+    def inplace(self, task: Task) -> tuple[int, ...]:
+        y = task.output()
+        return tuple(
+            position
+            for position in _expression(task).tensors
+            if task.tensor(position) == y and task.known(position) is None
+        )
+
+    def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
+        return tuple(self._blocked(task, config, constant=True))
+
+    def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
+        """Constants of several channels in blocks, lanes beyond the last channel being zero."""
+        known = (task.known(position) for position in self.packed_inputs(task, config))
+        return tuple(_in_blocks(array, self.lanes) for array in known if array is not None)
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
-        y = buffers.outputs[0]
-        inputs = [x for x in buffers.inputs[: self._moved(task)] if x is not None]
-        parameters = elementwise_parameters(task)
-        assert not isinstance(parameters, str)
+        expression, y = _expression(task), buffers.outputs[0]
+        packed = dict(zip(self.packed_inputs(task, config), buffers.packed, strict=True))
+        arrays = [packed.get(p, buffers.inputs[p]) for p in expression.tensors]
+        operands = [array for array in arrays if array is not None]
         if config == _BLOCKED:
-            tensors = tuple(Blocked.of(task.output(), a) for a in (y, *inputs))
-            units = tensors[0].n * tensors[0].blocks * tensors[0].h
+            target: Blocked | None = Blocked.of(task.output(), y)
+            tensors = map(task.tensor, expression.tensors)
+            rows = blocked_rows(Blocked.of(task.output(), y), list(map(_placed, tensors, operands)))
         else:
-            row = Blocked(1, 1, 1, task.output().size, 1, 0)
-            tensors, units = (row,) * (1 + len(inputs)), -(-task.output().size // _CHUNK)
-        kernel = _Elementwise(self.lanes, task.op, parameters, tensors)
-        return self.call(kernel.ir(), [y, *inputs], units)
+            target = None
+            rows = plain_rows(y.shape, [array.shape for array in operands], self.lanes)
+        masks = tuple(array.dtype == BOOL for array in operands)
+        kernel = _Elementwise(self.lanes, expression, rows, masks, target)
+        return self.call(kernel.ir(), [y, *operands], rows.units)
+
+
+def _expression(task: Task) -> Expression:
+    """The expression of a task that is known to be one."""
+    expression = read_expression(task)
+    assert isinstance(expression, Expression)
+    return expression
+
+
+def _padded(shape: Sequence[Dim]) -> tuple[int, int, int, int]:
+    """The shape as one of four axes."""
+    n, c, h, w = (1,) * (4 - len(shape)) + tuple(map(int, shape))
+    return n, c, h, w
+
+
+def _placed(tensor: TensorType, array: Array) -> Blocked | tuple[int, ...]:
+    """How an operand of a blocked output lies: in blocks, or row-major."""
+    if array.ndim < 5:
+        return tuple(array.shape)
+    n, c, h, w = _padded(tensor.shape)
+    return Blocked(n, c, h, w, array.shape[4], (array.shape[3] - w) // 2)
+
+
+def _in_blocks(array: Array, lanes: int) -> Array:
+    n, c, h, w = _padded(array.shape)
+    filled = np.zeros((n, -(-c // lanes) * lanes, h, w), dtype=np.float32)
+    filled[:, :c] = array.reshape(n, c, h, w)
+    blocks = aligned_floats((n, -(-c // lanes), h, w, lanes))
+    blocks[...] = np.moveaxis(filled.reshape(n, -1, lanes, h, w), 2, 4)
+    return blocks
 
 
 @dataclass(frozen=True, slots=True)
 class _Elementwise:
-    """Everything that the code depends on; tensors are the output, then the inputs."""
+    """Everything that the code depends on; buffers come as (y, *operands).
+
+    Parameters
+    ----------
+    masks : which operands are bool.
+    blocked : the output where it is blocked, with a halo to clear.
+    """
 
     lanes: int
-    op: Op
-    parameters: tuple[float | None, ...]
-    tensors: tuple[Blocked, ...]
+    expression: Expression
+    rows: Rows
+    masks: tuple[bool, ...]
+    blocked: Blocked | None
 
     def ir(self) -> str:
         module = Module(self.lanes)
         f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")], alias=True)
-        pointers = [f.argument("%args", index) for index in range(len(self.tensors))]
-        unit = self._chunk if self.tensors[0].lanes == 1 else self._row
-        f.loop("%end", lambda index: unit(f, index, pointers), start="%begin")
+        pointers = [f.argument("%args", index) for index in range(len(self.rows.walks))]
+        f.loop("%end", lambda unit: self._unit(f, unit, pointers), start="%begin")
         f.finish()
         return str(module)
 
-    def _chunk(self, f: Function, unit: Value, pointers: Sequence[Value]) -> None:
-        size = self.tensors[0].w
-        start = f.mul(unit, _CHUNK)
-        moved = [f.at(pointer, start) for pointer in pointers]
-        full = f.divide(f.minimum(_CHUNK, f.sub(size, start)), self.lanes)[0]
-        f.loop(full, lambda index: self._vector(f, moved, f.mul(index, self.lanes), self.lanes))
-        tail = size % self.lanes
-        if tail:
-            last = f.compare("eq", unit, (size - 1) // _CHUNK)
-            place = f.mul(full, self.lanes)
-            f.when(last, lambda: self._vector(f, moved, place, tail))
-
-    def _row(self, f: Function, unit: Value, pointers: Sequence[Value]) -> None:
-        y = self.tensors[0]
-        rest, row = f.divide(unit, y.h)
-        image, block = f.divide(rest, y.blocks)
-        moved = [
-            row_start(f, pointer, t, image, block, row)
-            for pointer, t in zip(pointers, self.tensors, strict=True)
+    def _unit(self, f: Function, unit: Value, pointers: Sequence[Value]) -> None:
+        rows, walks = self.rows, self.rows.walks
+        indices, chunk = rows.split(f, unit)
+        starts = [
+            self._at(f, number, pointer, rows.offset(f, walks[number], indices, chunk))
+            for number, pointer in enumerate(pointers)
         ]
-        f.loop(y.w, lambda pixel: self._vector(f, moved, f.mul(pixel, y.lanes), y.lanes))
-        clear_halo(f, y, moved[0], row)
+        steady = {
+            number: self._load(f, number, starts[number], self.lanes)
+            for number, walk in enumerate(walks)
+            if number and not walk.step
+        }
 
-    def _vector(self, f: Function, pointers: Sequence[Value], place: Value, count: int) -> None:
-        target, *sources = (f.at(pointer, place) for pointer in pointers)
-        values = [f.load_lanes(source, count) for source in sources]
-        f.store_lanes(apply_elementwise(f, self.op, values, self.parameters), target, count)
+        def vector(index: Value, count: int) -> None:
+            self._vector(f, starts, steady, index, count)
+
+        tail = rows.length % self.lanes
+        if rows.chunks == 1:
+            full = rows.length // self.lanes
+            if full:
+                f.loop(full, lambda index: vector(index, self.lanes))
+            if tail:
+                vector(str(full), tail)
+        else:
+            left = f.sub(rows.length, f.mul(chunk, CHUNK))
+            here = f.divide(f.minimum(CHUNK, left), self.lanes)[0]
+            f.loop(here, lambda index: vector(index, self.lanes))
+            if tail:
+                last = f.compare("eq", chunk, rows.chunks - 1)
+                f.when(last, lambda: vector(here, tail))
+        if self.blocked is not None and self.blocked.halo:
+            start = f.at(pointers[0], rows.offset(f, walks[0], indices, "0"))
+            clear_halo(f, self.blocked, start, indices[-1])
+
+    def _vector(
+        self,
+        f: Function,
+        starts: Sequence[Value],
+        steady: Mapping[int, Value],
+        index: Value,
+        count: int,
+    ) -> None:
+        places = [
+            start if number in steady else self._at(f, number, start, f.mul(index, walk.step))
+            for number, (start, walk) in enumerate(zip(starts, self.rows.walks, strict=True))
+        ]
+        vectors = {
+            position: steady.get(number) or self._load(f, number, places[number], count)
+            for number, position in enumerate(self.expression.tensors, 1)
+        }
+        f.store_lanes(self.expression.apply(f, vectors), places[0], count)
+
+    def _at(self, f: Function, number: int, pointer: Value, elements: Value) -> Value:
+        """Address of an element of a buffer."""
+        if number and self.masks[number - 1]:
+            return f.emit(f"getelementptr inbounds i8, ptr {pointer}, i64 {elements}")
+        return f.at(pointer, elements)
+
+    def _load(self, f: Function, number: int, pointer: Value, count: int) -> Value:
+        """A vector of an operand, or the mask that a bool one is."""
+        spread = self.rows.walks[number].spread
+        if self.masks[number - 1]:
+            return _spread_mask(f, pointer) if spread else _mask(f, pointer, count)
+        return f.broadcast(pointer) if spread else f.load_lanes(pointer, count)
+
+
+def _mask(f: Function, pointer: Value, count: int) -> Value:
+    """The first ``count`` of neighbouring bools; the others are undefined."""
+    lanes = ", ".join(f"i32 {lane}" if lane < count else "i32 poison" for lane in range(f.lanes))
+    part, kind = f.emit(f"load <{count} x i8>, ptr {pointer}, align 1"), f"<{count} x i8>"
+    whole = f.emit(f"shufflevector {kind} {part}, {kind} poison, <{f.lanes} x i32> <{lanes}>")
+    return f.emit(f"icmp ne <{f.lanes} x i8> {whole}, zeroinitializer")
+
+
+def _spread_mask(f: Function, pointer: Value) -> Value:
+    """One bool in every lane."""
+    number = f.emit(f"load i8, ptr {pointer}, align 1")
+    return f.comparison("une", f.splat(f.emit(f"uitofp i8 {number} to float")), f.constant(0.0))

@@ -36,6 +36,7 @@ class Function:
     parameters : (type, name) pairs; names without ``%``.
     alias : buffers may be the same memory.
     inner : an internal function that is called, never inlined.
+    lanes : of its vectors, where not those of the module.
     """
 
     def __init__(
@@ -45,10 +46,11 @@ class Function:
         parameters: Sequence[tuple[str, str]],
         inner: bool = False,
         alias: bool = False,
+        lanes: int | None = None,
     ) -> None:
         self.module = module
-        self.lanes = module.lanes
-        self.vector = f"<{module.lanes} x float>"
+        self.lanes = lanes or module.lanes
+        self.vector = f"<{self.lanes} x float>"
         listed = ", ".join(
             f"{kind} noalias %{name}" if kind == "ptr" and not alias else f"{kind} %{name}"
             for kind, name in parameters
@@ -142,6 +144,9 @@ class Function:
         if count == self.lanes:
             self.store_vector(value, pointer)
             return
+        if count == 1:
+            self.store(self.emit(f"extractelement {self.vector} {value}, i64 0"), pointer)
+            return
         mask = ", ".join(f"i32 {lane}" for lane in range(count))
         part = self.emit(
             f"shufflevector {self.vector} {value}, {self.vector} poison, <{count} x i32> <{mask}>"
@@ -152,11 +157,20 @@ class Function:
         """Load the first ``count`` lanes; the others are undefined."""
         if count == self.lanes:
             return self.load_vector(pointer)
+        if count == 1:  # LLVM 22 fails on some shuffles of vectors of one.
+            return self.emit(
+                f"insertelement {self.vector} poison, float {self.load(pointer)}, i64 0"
+            )
         part = self.emit(f"load <{count} x float>, ptr {pointer}, align 4")
         lanes = [f"i32 {lane}" if lane < count else "i32 poison" for lane in range(self.lanes)]
         kind = f"<{count} x float>"
         mask = f"<{self.lanes} x i32> <{', '.join(lanes)}>"
         return self.emit(f"shufflevector {kind} {part}, {kind} poison, {mask}")
+
+    def prefetch(self, pointer: Value) -> None:
+        """Bring a cache line near, whether or not the address is one of ours."""
+        self.module.declare("void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 2, i32 1)")
 
     def splat(self, scalar: Value) -> Value:
         """A vector of one scalar in every lane."""
@@ -171,11 +185,15 @@ class Function:
         """A vector of one number in every lane."""
         return "<" + ", ".join([f"float {literal(number)}"] * self.lanes) + ">"
 
+    def intrinsic(self, name: str, *values: Value) -> Value:
+        """One of LLVM's functions of vectors of floats (``fma``, ``sqrt``, ``maximum``)."""
+        symbol, v = f"@llvm.{name}.v{self.lanes}f32", self.vector
+        self.module.declare(f"{v} {symbol}({', '.join([v] * len(values))})")
+        listed = ", ".join(f"{v} {value}" for value in values)
+        return self.emit(f"call {v} {symbol}({listed})")
+
     def fma(self, a: Value, b: Value, c: Value) -> Value:
-        name = f"@llvm.fma.v{self.lanes}f32"
-        self.module.declare(f"{self.vector} {name}({self.vector}, {self.vector}, {self.vector})")
-        v = self.vector
-        return self.emit(f"call {v} {name}({v} {a}, {v} {b}, {v} {c})")
+        return self.intrinsic("fma", a, b, c)
 
     def arithmetic(self, operation: str, a: Value, b: Value) -> Value:
         """``fadd``, ``fsub``, ``fmul`` or ``fdiv`` of vectors."""
@@ -183,20 +201,23 @@ class Function:
 
     def larger(self, a: Value, b: Value) -> Value:
         """Lane-wise maximum; a NaN of ``a`` survives, ``b`` has none."""
-        return self._chosen("ugt", a, b)
+        return self.choose(self.comparison("ugt", a, b), a, b)
 
     def smaller(self, a: Value, b: Value) -> Value:
         """Lane-wise minimum; a NaN of ``a`` survives, ``b`` has none."""
-        return self._chosen("ult", a, b)
+        return self.choose(self.comparison("ult", a, b), a, b)
 
     def largest(self, a: Value, b: Value) -> Value:
         """Lane-wise maximum; a NaN of either survives."""
-        name, v = f"@llvm.maximum.v{self.lanes}f32", self.vector
-        self.module.declare(f"{v} {name}({v}, {v})")
-        return self.emit(f"call {v} {name}({v} {a}, {v} {b})")
+        return self.intrinsic("maximum", a, b)
 
-    def _chosen(self, how: str, a: Value, b: Value) -> Value:
-        mask, v = self.emit(f"fcmp {how} {self.vector} {a}, {b}"), self.vector
+    def comparison(self, how: str, a: Value, b: Value) -> Value:
+        """A mask, one bit per lane; ``how`` is LLVM's (``oge``: ordered, ``uge``: or a NaN)."""
+        return self.emit(f"fcmp {how} {self.vector} {a}, {b}")
+
+    def choose(self, mask: Value, a: Value, b: Value) -> Value:
+        """Lane-wise ``a`` where the mask holds, else ``b``."""
+        v = self.vector
         return self.emit(f"select <{self.lanes} x i1> {mask}, {v} {a}, {v} {b}")
 
     # Control flow

@@ -9,27 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from functools import cache, cached_property
+from threading import Lock
 from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
 
-from mnnpy.runtime.coefficients import cache_directory
+from mnnpy.backends.numba_cpu.object_cache import ObjectCache, host_object_cache
+
+_OPTIMISATION = 3
+"""Level of LLVM's passes and of its code generation."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cpu:
     """The instruction set that kernels are generated for."""
 
     name: str
     features: str
 
-    @property
+    @cached_property
     def lanes(self) -> int:
         """float32 lanes of one vector register."""
         enabled = {feature for feature in self.features.split(",") if feature.startswith("+")}
@@ -39,85 +40,78 @@ class Cpu:
 
 
 def host_cpu() -> Cpu:
-    """This machine, or what Numba is configured to pretend (``NUMBA_CPU_NAME`` and features)."""
-    import numba
-
-    config: Any = numba.config
-    name = config.CPU_NAME or llvm.get_host_cpu_name()
-    features = config.CPU_FEATURES
+    """This machine, or what Numba's variables pretend (``NUMBA_CPU_NAME``, ``_FEATURES``)."""
+    name, features = (os.environ.get(f"NUMBA_CPU_{key}") for key in ("NAME", "FEATURES"))
     if features is None:
-        features = "" if config.CPU_NAME else llvm.get_host_cpu_features().flatten()
-    return Cpu(name, features)
+        features = "" if name else llvm.get_host_cpu_features().flatten()
+    return Cpu(name or llvm.get_host_cpu_name(), features)
 
 
 class Jit:
-    """Compiles, caches and links kernels for one CPU; keeps them alive.
+    """Compiles, caches and links kernels for one CPU; keeps them alive."""
 
-    Parameters
-    ----------
-    cache : directory of object files; a trust boundary, so it belongs to the user.
-    """
-
-    def __init__(self, cpu: Cpu, cache: Path) -> None:
+    def __init__(self, cpu: Cpu, cache: ObjectCache) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         self.cpu = cpu
         self._cache = cache
         self._triple = llvm.get_process_triple()
-        self._machine = llvm.Target.from_triple(self._triple).create_target_machine(
-            cpu=cpu.name, features=cpu.features, opt=3, reloc="pic", codemodel="default"
-        )
-        self._engines: list[Any] = []
-        self._addresses: dict[str, int] = {}
+        self._linker = llvm.create_lljit_compiler(self._target_machine(jit=True))
+        self._libraries: dict[str, Any] = {}
+        self._lock = Lock()
 
     def address(self, ir: str, name: str) -> int:
         """Address of the function ``name`` of a module of LLVM IR."""
         key = self._key(ir)
-        if key not in self._addresses:
-            self._addresses[key] = self._link(self._object(ir, key), name)
-        return self._addresses[key]
+        with self._lock:
+            if key not in self._libraries:
+                self._libraries[key] = self._link(self._object(ir, key), name, key)
+            return int(self._libraries[key][name])
 
     def assembly(self, ir: str) -> str:
         """The machine code as text: to be read when a kernel falls short."""
         return str(self._machine.emit_assembly(self._optimised(ir)))
 
+    @cached_property
+    def _machine(self) -> Any:
+        return self._target_machine(jit=False)
+
+    def _target_machine(self, jit: bool) -> Any:
+        return llvm.Target.from_triple(self._triple).create_target_machine(
+            cpu=self.cpu.name,
+            features=self.cpu.features,
+            opt=_OPTIMISATION,
+            reloc="pic",
+            codemodel="jitdefault" if jit else "default",
+            jit=jit,
+        )
+
     def _object(self, ir: str, key: str) -> bytes:
-        path = self._cache / f"{key}.o"
-        if path.exists():
-            return path.read_bytes()
-        code: bytes = self._machine.emit_object(self._optimised(ir))
-        self._cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile(dir=self._cache, delete=False) as file:
-            file.write(code)
-        os.replace(file.name, path)
+        code = self._cache.get(key)
+        if code is None:
+            code = bytes(self._machine.emit_object(self._optimised(ir)))
+            self._cache.put(key, code)
         return code
 
     def _optimised(self, ir: str) -> Any:
         module = llvm.parse_assembly(ir)
         module.verify()
-        options = llvm.create_pipeline_tuning_options(speed_level=3)
+        options = llvm.create_pipeline_tuning_options(speed_level=_OPTIMISATION)
         builder = llvm.create_pass_builder(self._machine, options)
         builder.getModulePassManager().run(module, builder)
         return module
 
-    def _link(self, code: bytes, name: str) -> int:
-        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._machine)
-        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-        engine.finalize_object()
-        self._engines.append(engine)
-        return int(engine.get_function_address(name))
+    def _link(self, code: bytes, name: str, library: str) -> Any:
+        """A library of one object: names of functions are its own."""
+        builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+        return builder.export_symbol(name).link(self._linker, library)
 
     def _key(self, ir: str) -> str:
-        parts: Sequence[str] = (
-            self._triple,
-            self.cpu.name,
-            self.cpu.features,
-            llvmlite.__version__,
-        )
-        return hashlib.sha256("\n".join((*parts, ir)).encode()).hexdigest()
+        parts = (self._triple, self.cpu.name, self.cpu.features, llvmlite.__version__)
+        return hashlib.sha256("\n".join((*parts, f"O{_OPTIMISATION}", ir)).encode()).hexdigest()
 
 
 @cache
 def host_jit() -> Jit:
     """The compiler for this machine, one per process."""
-    return Jit(host_cpu(), cache_directory() / "kernels")
+    return Jit(host_cpu(), host_object_cache())

@@ -9,8 +9,10 @@ from typing import ClassVar
 from mnnpy.backends.numba_cpu.jit import Jit
 from mnnpy.backends.numba_cpu.native import NativeCall
 from mnnpy.runtime.contracts import Config, Device, Task, Work
+from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array
+from mnnpy.runtime.preinference.regions import is_anchored
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,10 @@ class NativeKernel:
     @property
     def lanes(self) -> int:
         return self.jit.cpu.lanes
+
+    def carries(self, region: Graph) -> bool:
+        """Whether the kernel is for regions like this one: an anchor of its own, and a chain."""
+        return isinstance(region.nodes[0].op, self.operators) and is_anchored(region)
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         return ((),)
@@ -46,6 +52,10 @@ class NativeKernel:
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         return ()
+
+    def packing_config(self, config: Config) -> Config:
+        """Everything but the height of tiles."""
+        return tuple(entry for entry in config if entry[0] != "rows")
 
     def call(self, ir: str, arrays: Sequence[Array], units: int) -> NativeCall:
         """The compiled function ``run`` of a module, bound to arrays."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
-
-from mnnpy.backends.numba_cpu.convolutions import aligned_copy, epilogue_of, pack_bias, row_choices
-from mnnpy.backends.numba_cpu.epilogues import Epilogue, read_epilogue
+from mnnpy.backends.numba_cpu.convolutions import (
+    epilogue_of,
+    pack_bias,
+    pack_panels,
+    row_choices,
+)
+from mnnpy.backends.numba_cpu.epilogues import read_epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.backends.numba_cpu.products import Terms, product_tile
+from mnnpy.backends.numba_cpu.panels import Panels
 from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task
 from mnnpy.runtime.graph.types import FLOAT32, Array
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
@@ -73,15 +75,10 @@ class MatMulPacked(NativeKernel):
         b = anchored.task.known(1)
         assert b is not None
         matrix = b.T if isinstance(anchored.task.op, Gemm) and anchored.task.op.transB else b
-        k, n = matrix.shape
-        width = int(dict(config)["vectors"]) * self.lanes
-        panels = -(-n // width)
-        filled = np.zeros((k, panels * width), dtype=np.float32)
-        filled[:, :n] = matrix
+        packed = pack_panels(matrix, int(dict(config)["vectors"]) * self.lanes)
         bias = None if anchored.bias is None else task.known(anchored.bias)
         row = None if bias is None else bias.reshape(-1)
-        packed = aligned_copy(filled.reshape(k, panels, width).transpose(1, 0, 2))
-        return packed, pack_bias(row, panels * width, self.lanes)
+        return packed, pack_bias(row, len(packed) * packed.shape[2], self.lanes)
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         anchored, options = split_anchored(task), dict(config)
@@ -89,7 +86,7 @@ class MatMulPacked(NativeKernel):
         x, y = buffers.inputs[anchored.source], buffers.outputs[0]
         added = [a for p in epilogue.added if (a := buffers.inputs[p]) is not None]
         assert x is not None
-        product = _Product(
+        panels = Panels(
             self.lanes,
             *_sizes(task),
             len(added),
@@ -97,7 +94,8 @@ class MatMulPacked(NativeKernel):
             int(options["rows"]),
             int(options["vectors"]),
         )
-        return self.call(product.ir(), [x, *buffers.packed, y, *added], product.units)
+        arrays = [x, *buffers.packed, y, *added]
+        return self.call(_ir(panels), arrays, panels.count * panels.tiles)
 
 
 def _sizes(task: Task) -> tuple[int, int, int]:
@@ -107,93 +105,20 @@ def _sizes(task: Task) -> tuple[int, int, int]:
     return math.prod(rows), terms, columns
 
 
-@dataclass(frozen=True, slots=True)
-class _Product:
-    """Everything that the code depends on; one unit is a tile of rows of one panel."""
+def _ir(panels: Panels) -> str:
+    """One unit is a tile of rows of one panel."""
+    module = Module(panels.lanes)
+    panels.add_tiles(module)
+    f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
+    x, w, b, y, *added = (f.argument("%args", index) for index in range(4 + panels.added))
 
-    lanes: int
-    m: int
-    k: int
-    n: int
-    added: int
-    epilogue: Epilogue
-    rows: int
-    vectors: int
+    def unit(index: Value) -> None:
+        panel, tile = f.divide(index, panels.tiles)
+        column = f.mul(panel, panels.width)
+        pointers = [x, f.at(w, f.mul(column, panels.k)), f.at(b, column)]
+        pointers += [f.at(pointer, column) for pointer in (y, *added)]
+        panels.call(f, panel, tile, pointers)
 
-    @property
-    def panels(self) -> int:
-        return -(-self.n // (self.vectors * self.lanes))
-
-    @property
-    def tiles(self) -> int:
-        return -(-self.m // self.rows)
-
-    @property
-    def units(self) -> int:
-        return self.panels * self.tiles
-
-    def ir(self) -> str:
-        module = Module(self.lanes)
-        names = [f"r{index}" for index in range(self.added)]
-        last_height = self.m - (self.tiles - 1) * self.rows
-        rest = self.n - (self.panels - 1) * self.vectors * self.lanes
-        last_vectors = -(-rest // self.lanes)
-        last_lanes = rest - (last_vectors - 1) * self.lanes
-        shapes = {(rows, last) for rows in (self.rows, last_height) for last in (False, True)}
-        for rows, last in sorted(shapes):
-            terms = Terms(1, 0, self.k, self.k, ((0,), (0,)), self.k)
-            vectors = last_vectors if last else self.vectors
-            product_tile(
-                module,
-                f"tile{rows}{'last' if last else ''}",
-                rows,
-                vectors,
-                terms,
-                (self.n, self.lanes),
-                True,
-                self._finish(last_lanes if last else self.lanes, vectors),
-                names,
-                last_lanes if last else None,
-                self.vectors,
-            )
-        f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
-        pointers = [f.argument("%args", index) for index in range(4 + self.added)]
-        f.loop("%end", lambda unit: self._tile(f, unit, pointers, last_height), start="%begin")
-        f.finish()
-        return str(module)
-
-    def _finish(self, last_lanes: int, vectors: int):  # type: ignore[no-untyped-def]
-        def finish(f: Function, total: Value, row: int, v: int) -> Value:
-            count = last_lanes if v + 1 == vectors else f.lanes
-            operands = tuple(
-                f.load_lanes(f.at(f"%r{index}", row * self.n + v * f.lanes), count)
-                for index in range(self.added)
-            )
-            return self.epilogue.apply(f, total, operands)
-
-        return finish
-
-    def _tile(self, f: Function, unit: Value, pointers: Sequence[Value], last_height: int) -> None:
-        x, w, b, y, *added = pointers
-        panel, tile = f.divide(unit, self.tiles)
-        first, column = f.mul(tile, self.rows), f.mul(panel, self.vectors * self.lanes)
-        place = f.add(f.mul(first, self.n), column)
-        arguments = [
-            f.at(x, f.mul(first, self.k)),
-            f.at(w, f.mul(column, self.k)),
-            f.at(b, column),
-            f.at(y, place),
-            *(f.at(pointer, place) for pointer in added),
-        ]
-        listed = [("ptr", argument) for argument in arguments]
-
-        def call(rows: int) -> None:
-            last = f.compare("eq", panel, self.panels - 1)
-            f.when(last, lambda: f.call(f"tile{rows}last", *listed))
-            f.when(f.compare("ne", panel, self.panels - 1), lambda: f.call(f"tile{rows}", *listed))
-
-        if last_height == self.rows:
-            call(self.rows)
-            return
-        f.when(f.compare("ne", tile, self.tiles - 1), lambda: call(self.rows))
-        f.when(f.compare("eq", tile, self.tiles - 1), lambda: call(last_height))
+    f.loop("%end", unit, start="%begin")
+    f.finish()
+    return str(module)

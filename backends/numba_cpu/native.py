@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,19 +140,39 @@ class _Team:
         self._job: tuple[int, int, int] = (0, 0, 0)
         self._start = [threading.Semaphore(0) for _ in range(threads - 1)]
         self._finished = threading.Semaphore(0)
-        for index in range(threads - 1):
+        self._workers = [
             threading.Thread(
                 target=self._work, args=(index,), name=f"mnnpy-{index + 1}", daemon=True
-            ).start()
+            )
+            for index in range(threads - 1)
+        ]
+        for worker in self._workers:
+            worker.start()
+        self._avoided = -1
 
     def run(self, table: int, steps: int, arrived: int) -> None:
         with self._lock:
             self._job = (table, steps, arrived)
+            self._keep_off(_current_core())
             for semaphore in self._start:
                 semaphore.release()
             _walk()(table, steps, 0, self.threads, arrived)
             for _ in self._start:
                 self._finished.acquire()
+
+    def _keep_off(self, core: int) -> None:
+        """Keep the workers off the caller's core.
+
+        Where all others are busy, Linux wakes a thread on the core of the one that wakes it, so
+        that the two would take turns instead of running side by side.
+        """
+        if core == self._avoided or core < 0:
+            return
+        others = os.sched_getaffinity(0) - {core}
+        for worker in self._workers:
+            if others and worker.native_id is not None:
+                os.sched_setaffinity(worker.native_id, others)
+        self._avoided = core
 
     def _work(self, index: int) -> None:
         walk = _walk()
@@ -159,6 +181,16 @@ class _Team:
             table, steps, arrived = self._job
             walk(table, steps, index + 1, self.threads, arrived)
             self._finished.release()
+
+
+def _current_core() -> int:
+    """The core that this thread runs on; -1 where the system does not say."""
+    return int(_libc().sched_getcpu()) if sys.platform == "linux" else -1
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 @cache

@@ -9,9 +9,10 @@ import numpy as np
 from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_start
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.backends.numba_cpu.layout_copy import void
+from mnnpy.runtime.contracts import Buffers, Config, Device, Layout, Run, Task, Work
 from mnnpy.runtime.graph.types import FLOAT32
-from mnnpy.runtime.ops.pooling import AveragePool, GlobalAveragePool, MaxPool
+from mnnpy.runtime.ops.pooling import AveragePool, MaxPool
 from mnnpy.runtime.ops.shape_math import Window
 
 
@@ -85,31 +86,76 @@ class _Pool:
         source = row_start(f, x, self.x, image, block, "0")
         target = row_start(f, y, self.y, image, block, row)
         first_r, last_r, top = self._range(f, row, 0, self.x.h)
+        lines = f.at(source, f.mul(top, self.x.row))
 
-        def pixel(column: Value) -> None:
-            first_s, last_s, left = self._range(f, column, 1, self.x.w)
-            corner = f.at(f.at(source, f.mul(top, self.x.row)), f.mul(left, self.x.lanes))
+        def put(column: Value, pixel: Value) -> None:
+            f.store_vector(pixel, f.at(target, f.mul(column, self.y.lanes)))
 
-            def line(r: Value, total: Value) -> list[Value]:
-                start = f.at(corner, f.mul(r, self.x.row))
+        def cut(column: Value) -> None:
+            put(column, self._cut_window(f, lines, first_r, last_r, column))
 
-                def tap(s: Value, total: Value) -> list[Value]:
-                    seen = f.load_vector(f.at(start, f.mul(s, self.x.lanes)))
-                    if self.maximum:
-                        return [f.largest(seen, total)]
-                    return [f.arithmetic("fadd", seen, total)]
+        def whole(column: Value) -> None:
+            put(column, self._whole_window(f, lines, column))
 
-                return f.loop(last_s, tap, [(f.vector, total)], start=first_s)
-
-            neutral = f.constant(float("-inf") if self.maximum else 0.0)
-            (total,) = f.loop(last_r, line, [(f.vector, neutral)], start=first_r)
-            if not self.maximum:
-                count = self._count(f, first_r, last_r, first_s, last_s)
-                total = f.arithmetic("fdiv", total, f.splat(count))
-            f.store_vector(total, f.at(target, f.mul(column, self.y.lanes)))
-
-        f.loop(self.y.w, pixel)
+        left, right = self._whole_columns
+        missing = f.sub(f.sub(last_r, first_r), self.window.kernel[0])
+        if left < right:
+            within = f.compare("eq", missing, 0)
+            f.when(within, lambda: void(f.loop(str(left), cut)))
+            f.when(within, lambda: void(f.loop(str(right), whole, start=str(left))))
+            f.when(within, lambda: void(f.loop(str(self.y.w), cut, start=str(right))))
+            f.when(f.compare("ne", missing, 0), lambda: void(f.loop(str(self.y.w), cut)))
+        else:
+            f.loop(self.y.w, cut)
         clear_halo(f, self.y, target, row)
+
+    @property
+    def _whole_columns(self) -> tuple[int, int]:
+        """Columns, from and up to, whose window does not leave the input on either side."""
+        stride, begin = self.window.strides[1], int(self.window.begin[1])
+        fit = (self.x.w + begin - self.window.kernel[1]) // stride + 1
+        return -(-begin // stride), min(self.y.w, fit)
+
+    def _whole_window(self, f: Function, lines: Value, column: Value) -> Value:
+        """The result of a window that lies inside the input."""
+        left = f.sub(f.mul(column, self.window.strides[1]), int(self.window.begin[1]))
+        corner = f.at(lines, f.mul(left, self.x.lanes))
+        height, width = self.window.kernel
+        total = f.load_vector(corner)
+        for tap in range(1, height * width):
+            r, s = divmod(tap, width)
+            total = self._add(
+                f, f.load_vector(f.at(corner, r * self.x.row + s * self.x.lanes)), total
+            )
+        return total if self.maximum else self._mean(f, total, str(float(height * width)))
+
+    def _cut_window(
+        self, f: Function, lines: Value, first_r: Value, last_r: Value, column: Value
+    ) -> Value:
+        """The result of a window of which some may lie outside."""
+        first_s, last_s, left = self._range(f, column, 1, self.x.w)
+        corner = f.at(lines, f.mul(left, self.x.lanes))
+
+        def line(r: Value, total: Value) -> list[Value]:
+            start = f.at(corner, f.mul(r, self.x.row))
+
+            def tap(s: Value, total: Value) -> list[Value]:
+                return [self._add(f, f.load_vector(f.at(start, f.mul(s, self.x.lanes))), total)]
+
+            return f.loop(last_s, tap, [(f.vector, total)], start=first_s)
+
+        neutral = f.constant(float("-inf") if self.maximum else 0.0)
+        (total,) = f.loop(last_r, line, [(f.vector, neutral)], start=first_r)
+        if self.maximum:
+            return total
+        return self._mean(f, total, self._count(f, first_r, last_r, first_s, last_s))
+
+    def _add(self, f: Function, seen: Value, total: Value) -> Value:
+        return f.largest(seen, total) if self.maximum else f.arithmetic("fadd", seen, total)
+
+    @staticmethod
+    def _mean(f: Function, total: Value, count: Value) -> Value:
+        return f.arithmetic("fdiv", total, f.splat(count))
 
     def _range(self, f: Function, place: Value, axis: int, size: int) -> tuple[Value, Value, Value]:
         """First and last tap inside the input, and where the window starts (maybe outside)."""
@@ -124,61 +170,3 @@ class _Pool:
         else:
             number = f.mul(f.sub(r1, r0), f.sub(s1, s0))
         return f.emit(f"sitofp i64 {number} to float")
-
-
-class PoolGlobal(NativeKernel):
-    """Mean of every plane; the output is plain, which is what follows a network's last planes."""
-
-    __slots__ = ()
-    scheme = "pool_global"
-    operators = (GlobalAveragePool,)
-
-    def reject(self, task: Task, device: Device) -> str | None:
-        if not isinstance(task.op, GlobalAveragePool):
-            return "no global average"
-        tensor = task.tensor(0)
-        if tensor.dtype != FLOAT32 or tensor.rank != 4 or not tensor.size:
-            return f"{tensor} is not a picture of float32"
-        return None
-
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        return (blocked(self.lanes),), (PLAIN,)
-
-    def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
-        (x,), y = buffers.inputs, buffers.outputs[0]
-        assert x is not None
-        source = Blocked.of(task.tensor(0), x)
-        return self.call(_global_mean(source), [x, y], source.n * source.blocks)
-
-
-def _global_mean(x: Blocked) -> str:
-    module = Module(x.lanes)
-    f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
-    source, target = f.argument("%args", 0), f.argument("%args", 1)
-
-    def unit(index: Value) -> None:
-        image, block = f.divide(index, x.blocks)
-        plane = row_start(f, source, x, image, block, "0")
-
-        def row(r: Value, total: Value) -> list[Value]:
-            start = f.at(plane, f.mul(r, x.row))
-
-            def pixel(q: Value, total: Value) -> list[Value]:
-                seen = f.load_vector(f.at(start, f.mul(q, x.lanes)))
-                return [f.arithmetic("fadd", seen, total)]
-
-            return f.loop(x.w, pixel, [(f.vector, total)])
-
-        (total,) = f.loop(x.h, row, [(f.vector, f.constant(0.0))])
-        mean = f.arithmetic("fmul", total, f.constant(1 / (x.h * x.w)))
-        place = f.at(f.at(target, f.mul(image, x.c)), f.mul(block, x.lanes))
-        if x.last_channels == x.lanes:
-            f.store_vector(mean, place)
-            return
-        last = f.compare("eq", block, x.blocks - 1)
-        f.when(last, lambda: f.store_lanes(mean, place, x.last_channels))
-        f.when(f.compare("ne", block, x.blocks - 1), lambda: f.store_vector(mean, place))
-
-    f.loop("%end", unit, start="%begin")
-    f.finish()
-    return str(module)

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 
+LINE = 16
+"""Floats of a cache line."""
+
 Finish = Callable[[Function, Value, int, int], Value]
 """(function, sum, row, vector) -> what is stored."""
 
@@ -38,6 +41,42 @@ class Terms:
         return channels * len(self.taps[0]) * len(self.taps[1])
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Where a tile finds its weights.
+
+    Parameters
+    ----------
+    pitch : floats from one term to the next.
+    aligned : whether every term starts at a multiple of the vector.
+    last_lanes : how many lanes of the last vector there are in memory; None means all.
+    fetched : cache lines per block of terms that are brought near, for the tiles to come; the tile
+        gets one more pointer, ``%coming``, that says from where on.
+    """
+
+    pitch: int
+    aligned: bool = True
+    last_lanes: int | None = None
+    fetched: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    rows: int
+    vectors: int
+    weights: Weights
+    row_pitch: int
+
+    def load_weights(self, f: Function, w: Value) -> list[Value]:
+        """The vectors of one term."""
+        align, last = (4 * f.lanes if self.weights.aligned else 4), self.weights.last_lanes
+        whole = self.vectors if last in (None, f.lanes) else self.vectors - 1
+        loaded = [f.load_vector(f.at(w, v * f.lanes), align) for v in range(whole)]
+        if last is not None and whole < self.vectors:
+            loaded.append(f.load_lanes(f.at(w, whole * f.lanes), last))
+        return loaded
+
+
 def product_tile(
     module: Module,
     name: str,
@@ -49,7 +88,8 @@ def product_tile(
     finish: Finish,
     extra: Sequence[str] = (),
     last_lanes: int | None = None,
-    packed_vectors: int | None = None,
+    weights: Weights | None = None,
+    lanes: int | None = None,
 ) -> None:
     """Add an internal function ``name(x, w, b, y, *extra)`` that computes one tile.
 
@@ -58,11 +98,14 @@ def product_tile(
     output_pitch : floats between rows and between vectors of the output.
     starts : whether sums start from ``b`` (V vectors), else from zero.
     extra : names of further pointers that ``finish`` reads.
-    packed_vectors : vectors per term in the packed weights, where more than V.
     last_lanes : how many lanes of the last vector there are in the output; None means all.
+    weights : how they lie, where not packed as V vectors after V vectors.
+    lanes : of a vector, where not all of a register.
     """
-    f = Function(module, name, [("ptr", p) for p in ("x", "w", "b", "y", *extra)], inner=True)
-    tile = (rows, vectors, packed_vectors or vectors)
+    tile = _Tile(rows, vectors, weights or Weights(vectors * module.lanes), terms.row_pitch)
+    fetched = tile.weights.fetched
+    names = ["x", "w", "b", "y", *extra, *(["coming"] if fetched else [])]
+    f = Function(module, name, [("ptr", parameter) for parameter in names], True, lanes=lanes)
     first = [
         f.load_vector(f.at("%b", v * f.lanes)) if starts else f.constant(0.0)
         for v in range(vectors)
@@ -71,7 +114,9 @@ def product_tile(
     full = terms.blocks if terms.last_channels == terms.channels else terms.blocks - 1
     carried = [("ptr", "%x"), ("ptr", "%w"), *((f.vector, s) for s in sums)]
 
-    def block(_: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
+    def block(index: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
+        for line in range(fetched):
+            f.prefetch(f.at("%coming", f.add(f.mul(index, fetched * LINE), line * LINE)))
         w, after = _taps(f, x, w, list(sums), tile, terms, terms.channels)
         return [f.at(x, terms.block_pitch), w, *after]
 
@@ -94,7 +139,7 @@ def _taps(
     x: Value,
     w: Value,
     sums: list[Value],
-    tile: tuple[int, int, int],
+    tile: _Tile,
     terms: Terms,
     channels: int,
 ) -> tuple[Value, list[Value]]:
@@ -105,8 +150,8 @@ def _taps(
 
     def column(_: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
         def part(_: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
-            after = _multiply(f, x, w, list(sums), tile, step, terms.row_pitch)
-            return [f.at(x, step), f.at(w, step * tile[2] * f.lanes), *after]
+            after = _multiply(f, x, w, list(sums), tile, step)
+            return [f.at(x, step), f.at(w, step * tile.weights.pitch), *after]
 
         carried = [("ptr", x), ("ptr", w), *((f.vector, s) for s in sums)]
         _, w, *after = f.loop(turns, part, carried)
@@ -123,24 +168,15 @@ def _taps(
 
 
 def _multiply(
-    f: Function,
-    x: Value,
-    w: Value,
-    sums: list[Value],
-    tile: tuple[int, int, int],
-    channels: int,
-    row_pitch: int,
+    f: Function, x: Value, w: Value, sums: list[Value], tile: _Tile, channels: int
 ) -> list[Value]:
-    """Some channels of one tap, for (rows, vectors, vectors per term in memory)."""
-    rows, vectors, packed = tile
+    """Some channels of one tap."""
     for c in range(channels):
-        weights = [
-            f.load_vector(f.at(w, (c * packed + v) * f.lanes), 4 * f.lanes) for v in range(vectors)
-        ]
-        for row in range(rows):
-            factor = f.broadcast(f.at(x, row * row_pitch + c))
-            for v in range(vectors):
-                index = row * vectors + v
+        weights = tile.load_weights(f, f.at(w, c * tile.weights.pitch))
+        for row in range(tile.rows):
+            factor = f.broadcast(f.at(x, row * tile.row_pitch + c))
+            for v in range(tile.vectors):
+                index = row * tile.vectors + v
                 sums[index] = f.fma(factor, weights[v], sums[index])
     return sums
 

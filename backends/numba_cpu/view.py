@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
+from mnnpy.backends.numba_cpu.moves import ITEMSIZES, moved
 from mnnpy.backends.numba_cpu.native import NativeSequence
 from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
 from mnnpy.runtime.graph.op import Op
@@ -30,4 +31,6 @@ class ViewInPlace(NativeKernel):
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         if 0 in buffers.aliased:
             return NativeSequence(())
-        return View().bind(np, task, config, buffers)
+        if task.output().dtype.itemsize not in ITEMSIZES:
+            return View().bind(np, task, config, buffers)
+        return moved(self, View().pairs(task, buffers))

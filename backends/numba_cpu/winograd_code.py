@@ -11,8 +11,11 @@ from mnnpy.backends.numba_cpu.convolutions import row_choices
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.linear_maps import apply_matrix
-from mnnpy.backends.numba_cpu.products import Terms, product_tile
+from mnnpy.backends.numba_cpu.products import LINE, Terms, Weights, product_tile
 from mnnpy.schemes.winograd_matrices import winograd_matrices
+
+_MOST_FETCHED = 8
+"""Lines per block of terms; where tiles are few, weights stream as fast as they can anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +199,19 @@ def product_code(
     full, tail = divmod(tiles, height)
     last = t.c - (t.channel_blocks - 1) * t.lanes
     terms = Terms(t.channel_blocks, t.most * t.lanes, t.lanes, last, ((0,), (0,)), t.lanes)
+    fetched = -(-t.lanes * t.lanes // (LINE * (full + bool(tail))))
+    weights = Weights(t.lanes, fetched=fetched if fetched <= _MOST_FETCHED else 0)
     for count in sorted({height, tail} - {0}):
         product_tile(
-            module, f"tile{count}", count, 1, terms, (t.lanes, 0), False, lambda f, s, r, v: s
+            module,
+            f"tile{count}",
+            count,
+            1,
+            terms,
+            (t.lanes, 0),
+            False,
+            lambda f, s, r, v: s,
+            weights=weights,
         )
     f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
     data, u, bias, target, *added = (f.argument("%args", i) for i in range(4 + len(residuals)))
@@ -206,26 +219,29 @@ def product_code(
     sums, half, whole = (f.scratch(n) for n in (t.area * pitch, t.area * t.lanes, t.area * t.lanes))
 
     def unit(block: Value) -> None:
-        weights = f.at(u, f.mul(block, t.area * t.c * t.lanes))
+        panels = f.at(u, f.mul(block, t.area * t.c * t.lanes))
 
         def frequency(index: Value) -> None:
             seen, place = f.at(data, f.mul(index, t.frequency)), f.at(sums, f.mul(index, pitch))
-            w = f.at(weights, f.mul(index, t.c * t.lanes))
+            w = f.at(panels, f.mul(index, t.c * t.lanes))
+            coming = f.at(w, t.c * t.lanes)
 
-            def tile(count: int, start: Value) -> None:
-                offset = f.mul(start, t.lanes)
+            def tile(count: int, turn: Value) -> None:
+                offset = f.mul(f.mul(turn, height), t.lanes)
+                behind = f.at(coming, f.mul(turn, weights.fetched * LINE * t.channel_blocks))
                 f.call(
                     f"tile{count}",
                     ("ptr", f.at(seen, offset)),
                     ("ptr", w),
                     ("ptr", w),
                     ("ptr", f.at(place, offset)),
+                    *([("ptr", behind)] if weights.fetched else []),
                 )
 
             if full:
-                f.loop(full, lambda i: tile(height, f.mul(i, height)))
+                f.loop(full, lambda turn: tile(height, turn))
             if tail:
-                tile(tail, str(full * height))
+                tile(tail, str(full))
 
         f.loop(t.area, frequency)
         start = f.load_vector(f.at(bias, f.mul(block, t.lanes)))

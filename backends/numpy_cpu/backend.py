@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, cached_property
@@ -34,7 +33,7 @@ class NumpyBackend(host_memory.HostMemory):
     def describe(self) -> Device:
         return Device(
             kind="cpu",
-            name=platform.processor() or platform.machine(),
+            name=host_memory.processor_name(),
             memory="host",
             threads=host_memory.usable_cores(),
             grain_nbytes=_GRAIN_NBYTES,
@@ -57,7 +56,7 @@ class NumpyBackend(host_memory.HostMemory):
     def regions(self, graph: Graph, values: Mapping[str, Value]) -> Iterable[tuple[Node, ...]]:
         return epilogue_regions(graph, values)
 
-    def bind(self, steps: Sequence[BoundStep], threads: int | None) -> Program:
+    def bind(self, steps: Iterable[BoundStep], threads: int | None) -> Program:
         return SequentialProgram([self._bind(step) for step in steps])
 
     def _bind(self, step: BoundStep) -> Run:

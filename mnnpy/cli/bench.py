@@ -15,13 +15,14 @@ import typer
 
 from mnnpy import Session, __version__
 from mnnpy.cli import options
-from mnnpy.cli.feeds import feeds_from_files, random_feeds, refuse_shapes
+from mnnpy.cli.feeds import feeds_from_files, refuse_shapes
 from mnnpy.cli.progress import progress_bar
 from mnnpy.runtime.files import write_atomically
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.preinference.explain import seconds_text
 from mnnpy.runtime.profiling import Profile
 from mnnpy.runtime.text_table import text_table
+from mnnpy.sampling import random_feeds
 
 _STATISTICS = ("best", "median", "p90", "p99", "mean")
 
@@ -84,9 +85,12 @@ def bench(
         counts: Sequence[int | None] = threads or [None]
         pairs = [(name, count) for name in backend or ["auto"] for count in counts]
         for index, (name, count) in enumerate(pairs):
-            report(index / len(pairs), f"{name}, {_threads_text(count)}")
+            told = f"{name}, {_threads_text(count)}"
+            report(index / len(pairs), told)
             session = Session(model, name, count, plan=plan)
             feeds = _feeds(session.graph, shape, inputs, seed)
+            session.executable(feeds, report)
+            report(index / len(pairs), told)
             timings.append(_time(session, feeds, warm_up, repeats, steps or trace is not None))
     batch = _batch(feeds)
     typer.echo(_table(timings, batch))

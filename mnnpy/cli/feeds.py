@@ -1,4 +1,4 @@
-"""Feeds for a run: from files, from a picture, or random."""
+"""Feeds for a run: from files, or from a picture."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mnnpy.cli.options import NamedShapes, split_named
+from mnnpy.cli.options import split_named
 from mnnpy.cli.tensor_files import read_arrays
 from mnnpy.runtime.errors import FeedError
 from mnnpy.runtime.graph.graph import Graph
-from mnnpy.runtime.graph.types import STRING, Array, TensorType
+from mnnpy.runtime.graph.types import Array, TensorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,34 +68,6 @@ def refuse_shapes(shape: Sequence[str] | None) -> None:
     """Raise ``FeedError`` where shapes are given beside inputs, which have shapes of their own."""
     if shape:
         raise FeedError("--shape is for random inputs: leave it out where inputs are given")
-
-
-def random_feeds(graph: Graph, shapes: NamedShapes, seed: int) -> dict[str, Any]:
-    """Standard normal numbers, integers 0 or 1, and empty texts for every tensor input.
-
-    Raises
-    ------
-    FeedError
-        Where an input is no tensor, or one of which not even the rank is known.
-    """
-    rng = np.random.default_rng(seed)
-    feeds = {}
-    for name, declared in graph.inputs.items():
-        if not isinstance(declared, TensorType):
-            raise FeedError(
-                f"input {name!r} is declared as {declared}: only tensors of known rank can be made "
-                "at random, give it as a file"
-            )
-        feeds[name] = _random(shapes[name], declared, rng)
-    return feeds
-
-
-def _random(shape: tuple[int, ...], tensor: TensorType, rng: np.random.Generator) -> Array:
-    if tensor.dtype == STRING:
-        return np.full(shape, "", dtype=object)
-    if tensor.dtype.kind in "iub":
-        return rng.integers(0, 2, shape).astype(tensor.dtype)
-    return rng.standard_normal(shape, dtype=np.float32).astype(tensor.dtype)
 
 
 def picture_feed(graph: Graph, picture: Picture) -> dict[str, Array]:

@@ -13,15 +13,31 @@ from mnnpy import __version__
 from mnnpy.cli.backends import backends
 from mnnpy.cli.bench import bench
 from mnnpy.cli.calibrate import calibrate
+from mnnpy.cli.compare import compare
 from mnnpy.cli.convert import convert
 from mnnpy.cli.demo import demo
 from mnnpy.cli.info import info
 from mnnpy.cli.plan import plan
 from mnnpy.cli.run import run
 from mnnpy.cli.search import search
+from mnnpy.cli.verify import verify
+from mnnpy.cli.warmup import warmup
 from mnnpy.runtime.errors import MnnpyError
 
-COMMANDS = (convert, info, plan, run, bench, backends, calibrate, search, demo)
+COMMANDS = (
+    convert,
+    info,
+    plan,
+    run,
+    compare,
+    verify,
+    bench,
+    warmup,
+    backends,
+    calibrate,
+    search,
+    demo,
+)
 
 BAD_INPUT = 2
 """Exit code of what the user can mend; 1 is a comparison that failed."""
@@ -57,6 +73,7 @@ def configure(
     mnnpy convert model.onnx          write model.mnnpy, which loads faster
     mnnpy plan model.mnnpy            how each step will run
     mnnpy run model.mnnpy -i x.npy    run it
+    mnnpy compare model.onnx          whether others compute the same
     mnnpy bench model.mnnpy --steps   how long it takes, and where
     ```
     """

@@ -11,6 +11,7 @@ import typer
 from mnnpy.runtime.errors import FeedError
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import TensorType
+from mnnpy.sampling import NamedShapes
 
 Model: TypeAlias = Annotated[
     Path, typer.Argument(help="A `.mnnpy` or `.onnx` file.", show_default=False)
@@ -38,7 +39,32 @@ PlanFile: TypeAlias = Annotated[
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="Seed of random inputs.")]
 
-NamedShapes: TypeAlias = dict[str, tuple[int, ...]]
+TOLERANCE_HELP = (
+    "Accepted relative error: `1e-3`, or of one type as `float16=0.05`; may be repeated."
+)
+
+
+def given_shapes(graph: Graph, given: Sequence[str] | None) -> list[NamedShapes]:
+    """Sets of shapes: the n-th shape of each input makes the n-th set; one given once is in all.
+
+    Raises
+    ------
+    FeedError
+        Where a shape is of no input, or no numbers.
+    """
+    tensors = {name: t for name, t in graph.inputs.items() if isinstance(t, TensorType)}
+    listed: dict[str, list[tuple[int, ...]]] = {}
+    for text in given or ():
+        name, shape = _parse_shape(text, tensors)
+        listed.setdefault(name, []).append(shape)
+    count = max(map(len, listed.values()), default=1)
+    for name, shapes in listed.items():
+        if len(shapes) not in (1, count):
+            raise FeedError(f"--shape: {len(shapes)} shapes of {name!r}, {count} of another input")
+    return [
+        {name: shapes[turn if len(shapes) > 1 else 0] for name, shapes in listed.items()}
+        for turn in range(count)
+    ]
 
 
 def shapes_for(graph: Graph, given: Sequence[str] | None) -> NamedShapes:

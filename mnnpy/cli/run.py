@@ -10,18 +10,19 @@ import typer
 
 from mnnpy import Session
 from mnnpy.cli import options
-from mnnpy.cli.check import check_folder
 from mnnpy.cli.feeds import (
     Picture,
     feeds_from_files,
     picture_feed,
-    random_feeds,
     refuse_shapes,
 )
-from mnnpy.cli.progress import spinner
+from mnnpy.cli.progress import progress_bar, spinner
 from mnnpy.cli.tensor_files import write_arrays
+from mnnpy.cli.verify import check_folder
+from mnnpy.comparing import Tolerances
 from mnnpy.runtime.graph.types import dtype_name
 from mnnpy.runtime.text_table import text_table
+from mnnpy.sampling import random_feeds
 
 
 def run(
@@ -83,7 +84,7 @@ def run(
     with spinner(f"loading {model.name}"):
         session = Session(model, backend, threads, plan=plan)
     if check is not None:
-        if not check_folder(session, check, tolerance):
+        if not check_folder(session, check, Tolerances(floats=tolerance)):
             raise typer.Exit(1)
         return
     graph = session.graph
@@ -96,6 +97,8 @@ def run(
     elif graph.inputs:
         feeds = random_feeds(graph, options.shapes_for(graph, shape), seed)
         typer.echo(f"no inputs given: random ones of seed {seed}", err=True)
+    with progress_bar(f"preparing {model.name}") as report:
+        session.executable(feeds, report)
     with spinner(f"running {model.name}"):
         results = session.run(feeds)
     rows = [_summary(name, value) for name, value in results.items()]

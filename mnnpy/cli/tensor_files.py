@@ -9,9 +9,10 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
+from mnnpy.data_sets import read_tensor
 from mnnpy.runtime.errors import FeedError
 from mnnpy.runtime.files import write_atomically
-from mnnpy.runtime.graph.types import Array, OptionalType, SequenceType, Type
+from mnnpy.runtime.graph.types import Array
 
 
 def read_arrays(path: Path) -> dict[str | None, Any]:
@@ -28,30 +29,6 @@ def read_arrays(path: Path) -> dict[str | None, Any]:
         raise FeedError(f"{path}: inputs are read from {', '.join(readers)} files")
     found = reader(path)
     return found if isinstance(found, dict) else {None: found}
-
-
-def read_tensor(path: Path, value_type: Type | None = None) -> Any:
-    """Content of an ONNX ``.pb`` file: a tensor, or what the type says (sequence, optional).
-
-    Raises
-    ------
-    FeedError
-        Where the file holds no such protobuf message.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from onnx import numpy_helper
-
-    content = path.read_bytes()
-    try:
-        if isinstance(value_type, SequenceType):
-            return numpy_helper.to_list(onnx.SequenceProto.FromString(content))
-        if isinstance(value_type, OptionalType):
-            return numpy_helper.to_optional(onnx.OptionalProto.FromString(content))
-        array = numpy_helper.to_array(onnx.TensorProto.FromString(content))
-    except (DecodeError, ValueError, TypeError) as error:
-        raise FeedError(f"{path}: holds no ONNX {value_type or 'tensor'}: {error}") from error
-    return array.astype(object) if array.dtype.kind in "SU" else array
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

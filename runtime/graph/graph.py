@@ -79,6 +79,11 @@ class Graph:
         return {name: node for node in self.nodes for name in node.outputs}
 
     @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Node name -> its place in topological order."""
+        return {node.name: index for index, node in enumerate(self.nodes)}
+
+    @cached_property
     def consumers(self) -> Mapping[str, tuple[Node, ...]]:
         """Value name -> the nodes that read it, each once, in order."""
         readers: dict[str, list[Node]] = {}

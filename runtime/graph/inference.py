@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -68,6 +69,11 @@ def infer_node(node: Node, inputs: Sequence[Value | None]) -> list[Value]:
         raise ShapeError(
             f"{node}: would give {negative[0]}, of negative size (inputs: {_describe(inputs)})"
         )
+    endless = [t for t in types if isinstance(t, TensorType) and _is_beyond_memory(t)]
+    if endless:
+        raise ShapeError(
+            f"{node}: would give {endless[0]}, larger than any memory (inputs: {_describe(inputs)})"
+        )
     if contents is None:
         return [_value(inferred) for inferred in types]
     return [_value(inferred, known) for inferred, known in zip(types, contents, strict=False)]
@@ -129,6 +135,12 @@ def _small(tensor: TensorType) -> bool:
 
 def _has_negative_size(tensor: TensorType) -> bool:
     return any(isinstance(dim, int) and dim < 0 for dim in tensor.shape)
+
+
+def _is_beyond_memory(tensor: TensorType) -> bool:
+    """Whether no array can have such a shape, be it empty: NumPy multiplies the other axes."""
+    sizes = (dim for dim in tensor.shape if isinstance(dim, int) and dim)
+    return math.prod(sizes) * tensor.dtype.itemsize >= 2**63
 
 
 def name_unknown_dims(name: str, value: Value) -> Value:

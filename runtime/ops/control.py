@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mnnpy.runtime.errors import ShapeError
+from mnnpy.runtime.errors import ExecutionError, ShapeError
 from mnnpy.runtime.graph.dims import UNKNOWN, Dim, UndecidedError, differ
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.op import Op
@@ -54,10 +54,28 @@ class If(Control):
         return self.then_branch, self.else_branch
 
     def infer(self, condition: Value, *captured: Given) -> tuple[Type, ...]:
-        taken = (self._branch(condition.known),) if condition.constant else self.bodies
-        branches = [map(type_or_unknown, infer_body(body, captured)) for body in taken]
+        if condition.constant:
+            branches = [infer_body(self._branch(condition.known), captured)]
+        else:
+            branches = self._inferred(captured)
+        types = [map(type_or_unknown, branch) for branch in branches]
         outer = symbols(captured)
-        return tuple(outward(reduce(joined, types), outer) for types in zip(*branches, strict=True))
+        return tuple(outward(reduce(joined, each), outer) for each in zip(*types, strict=True))
+
+    def _inferred(self, captured: Sequence[Given]) -> list[list[Value]]:
+        """What the branches give; one that these shapes do not fit matters only where it is taken.
+
+        Raises ``ShapeError`` where they fit neither.
+        """
+        branches, errors = [], []
+        for body in self.bodies:
+            try:
+                branches.append(infer_body(body, captured))
+            except ShapeError as error:
+                errors.append(error)
+        if not branches:
+            raise errors[0]
+        return branches
 
     def content(self, inputs: Sequence[Given]) -> tuple[Array, ...] | None:
         condition, *captured = inputs
@@ -123,6 +141,13 @@ class Loop(Control):
         (number,) = count.ints()
         return max(number, 0) if isinstance(number, int) else number
 
+    def _never_ends(self) -> bool:
+        """Whether the body says to go on whatever it is given."""
+        true = Value(TensorType(BOOL, ()), np.array(True))
+        unknown = [Value(None)] * (len(self.body.inputs) - 2)
+        goes_on, *_ = infer_body(self.body, (Value(None), true, *unknown))
+        return goes_on.constant and bool(np.asarray(goes_on.known).reshape(()))
+
     def reference(
         self, xp: ArrayModule, count: Array | None, condition: Array | None, *rest: Array
     ) -> tuple[Array, ...]:
@@ -130,6 +155,10 @@ class Loop(Control):
         limit = None if count is None else int(count.reshape(()))
         goes_on = condition is None or bool(condition.reshape(()))
         ignored = condition is None and limit is not None
+        if goes_on and limit is None and self._never_ends():
+            raise ExecutionError(
+                "the loop never ends: it has no trip count, and its body leaves the condition true"
+            )
         collected: list[list[Array]] = [[] for _ in self.body.outputs[1 + self.states :]]
         iteration = 0
         while goes_on and (limit is None or iteration < limit):

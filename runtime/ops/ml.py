@@ -1,18 +1,26 @@
-"""Operators of the domain ai.onnx.ml: labels, features and trees."""
+"""Operators of the domain ai.onnx.ml on labels and features."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import ClassVar, TypeAlias
 
 import numpy as np
 
 from mnnpy.runtime.errors import ShapeError
-from mnnpy.runtime.graph.dims import Dim
+from mnnpy.runtime.graph.dims import differ
 from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.graph.types import DTYPES, STRING, Array, ArrayModule, TensorType, Type, Value
-from mnnpy.runtime.ops.numeric import sigmoid, softmax
+from mnnpy.runtime.graph.types import (
+    DTYPES,
+    FLOAT32,
+    STRING,
+    Array,
+    ArrayModule,
+    SequenceType,
+    TensorType,
+    Type,
+    Value,
+)
 from mnnpy.runtime.ops.shape_math import product
 
 Label: TypeAlias = int | float | str
@@ -78,97 +86,93 @@ class Binarizer(Op):
 
 
 @dataclass(frozen=True, slots=True)
-class TreeEnsemble(Op):
-    """Votes of decision trees, ml.TreeEnsemble-5.
+class OneHotEncoder(Op):
+    """Per element a row with 1 at its category, else 0, ml.OneHotEncoder-1.
 
-    x : (n, features) -> (n, n_targets). Attributes are those of ONNX; ``members`` lists the set of
-    every node, empty where its mode is not 6 (membership).
+    (*shape) -> float32 (*shape, categories). Without ``zeros``, every element is of a category.
     """
 
-    n_targets: int
-    tree_roots: tuple[int, ...]
-    nodes_modes: tuple[int, ...]
-    nodes_featureids: tuple[int, ...]
-    nodes_splits: tuple[float, ...]
-    nodes_truenodeids: tuple[int, ...]
-    nodes_trueleafs: tuple[int, ...]
-    nodes_falsenodeids: tuple[int, ...]
-    nodes_falseleafs: tuple[int, ...]
-    leaf_targetids: tuple[int, ...]
-    leaf_weights: tuple[float, ...]
-    nodes_missing_value_tracks_true: tuple[int, ...] = ()
-    members: tuple[tuple[float, ...], ...] = ()
-    aggregate_function: int = 1
-    post_transform: int = 0
+    categories: tuple[int, ...] | tuple[str, ...]
+    zeros: int = 1
     domain: ClassVar[str] = "ai.onnx.ml"
 
     def infer(self, x: Value) -> tuple[Type, ...]:
-        if x.rank != 2:
-            raise ShapeError(f"features of shape {x.shape}: need (n, features)")
-        shape: tuple[Dim, ...] = (x.shape[0], self.n_targets)
-        return (TensorType(x.dtype, shape),)
+        return (TensorType(FLOAT32, (*x.shape, len(self.categories))),)
 
     def reference(self, xp: ArrayModule, x: Array) -> tuple[Array, ...]:
-        weights = xp.asarray(self.leaf_weights, dtype=x.dtype)
-        targets = xp.asarray(self.leaf_targetids)
-        rows = xp.arange(len(x))
-        votes = xp.zeros((len(self.tree_roots), len(x), self.n_targets), dtype=x.dtype)
-        voted = xp.zeros(votes.shape, dtype=np.bool_)
-        for tree, root in enumerate(self.tree_roots):
-            leaf = self._leaves(xp, x, root)
-            votes[tree, rows, targets[leaf]] = weights[leaf]
-            voted[tree, rows, targets[leaf]] = True
-        return (self._transformed(xp, self._aggregated(xp, votes, voted)).astype(x.dtype),)
-
-    def _leaves(self, xp: ArrayModule, x: Array, root: int) -> Array:
-        """Leaf that every row of ``x`` reaches in one tree."""
-        true = xp.asarray((self.nodes_truenodeids, self.nodes_trueleafs))
-        false = xp.asarray((self.nodes_falsenodeids, self.nodes_falseleafs))
-        place = xp.full(len(x), root)
-        at_leaf = xp.zeros(len(x), dtype=np.bool_)
-        while not at_leaf.all():
-            node = xp.where(at_leaf, root, place)
-            step, is_leaf = xp.where(self._branches(xp, x, node), true[:, node], false[:, node])
-            place = xp.where(at_leaf, place, step)
-            at_leaf = at_leaf | (is_leaf != 0)
-        return place
-
-    def _branches(self, xp: ArrayModule, x: Array, node: Array) -> Array:
-        """Whether every row takes the true branch of its node."""
-        value = x[xp.arange(len(x)), xp.asarray(self.nodes_featureids)[node]]
-        split = xp.asarray(self.nodes_splits, dtype=x.dtype)[node]
-        width = max(map(len, self.members), default=0)
-        padded = [(*given, *(np.nan,) * (width - len(given))) for given in self.members]
-        table = xp.asarray(padded or [()] * len(self.nodes_modes), dtype=x.dtype)
-        member = (value[:, None] == table[node]).any(axis=1)
-        order = (value <= split, value < split, value >= split, value > split)
-        tests = xp.stack([*order, value == split, value != split, member])
-        taken = tests[xp.asarray(self.nodes_modes)[node], xp.arange(len(x))]
-        missing = self.nodes_missing_value_tracks_true or (0,) * len(self.nodes_modes)
-        return xp.where(xp.isnan(value), xp.asarray(missing)[node] != 0, taken)
-
-    def _aggregated(self, xp: ArrayModule, votes: Array, voted: Array) -> Array:
-        if self.aggregate_function in (0, 1):
-            total = votes.sum(axis=0)
-            return total / len(self.tree_roots) if self.aggregate_function == 0 else total
-        least = self.aggregate_function == 2
-        counted = xp.where(voted, votes, np.inf if least else -np.inf)
-        found = counted.min(axis=0) if least else counted.max(axis=0)
-        return xp.where(voted.any(axis=0), found, 0)
-
-    def _transformed(self, xp: ArrayModule, scores: Array) -> Array:
-        if self.post_transform == 1:
-            return softmax(xp, scores, (1,))
-        if self.post_transform == 2:
-            return sigmoid(xp, scores)
-        if self.post_transform == 3:
-            powers = xp.where(scores == 0, 0, xp.exp(scores - scores.max(axis=1, keepdims=True)))
-            return powers / xp.maximum(powers.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        if self.post_transform == 4:
-            quantile = NormalDist().inv_cdf
-            probits = [quantile(score) for score in scores.reshape(-1).tolist()]
-            return xp.asarray(probits, dtype=scores.dtype).reshape(scores.shape)
-        return scores
+        categories = np.asarray(self.categories, dtype=STRING if x.dtype == STRING else None)
+        found = x[..., None] == xp.asarray(categories)
+        if not self.zeros and not found.any(axis=-1).all():
+            raise ShapeError("an element is of no category, and zeros is 0")
+        return (found.astype(FLOAT32),)
 
 
-OPERATORS: tuple[type[Op], ...] = (LabelEncoder, ArrayFeatureExtractor, Binarizer, TreeEnsemble)
+@dataclass(frozen=True, slots=True)
+class Imputer(Op):
+    """Missing features replaced, ml.Imputer-1: (n, features) -> like it.
+
+    ``replaced`` (NaN, say) stands for what is missing; ``imputed`` has one value or one per
+    feature.
+    """
+
+    imputed: tuple[float, ...] | tuple[int, ...]
+    replaced: float | int
+    domain: ClassVar[str] = "ai.onnx.ml"
+
+    def infer(self, x: Value) -> tuple[Type, ...]:
+        return (x.tensor,)
+
+    def reference(self, xp: ArrayModule, x: Array) -> tuple[Array, ...]:
+        missing = xp.isnan(x) if self.replaced != self.replaced else x == self.replaced
+        return (xp.where(missing, xp.asarray(self.imputed, dtype=x.dtype), x),)
+
+
+@dataclass(frozen=True, slots=True)
+class Normalizer(Op):
+    """Rows over their largest element, sum or length, ml.Normalizer-1; float32 out."""
+
+    norm: str = "MAX"
+    domain: ClassVar[str] = "ai.onnx.ml"
+
+    def infer(self, x: Value) -> tuple[Type, ...]:
+        if self.norm not in ("MAX", "L1", "L2"):
+            raise ShapeError(f"norm {self.norm!r} is none of MAX, L1, L2")
+        return (TensorType(FLOAT32, x.shape),)
+
+    def reference(self, xp: ArrayModule, x: Array) -> tuple[Array, ...]:
+        x = x.astype(FLOAT32)
+        size = xp.absolute(x)
+        if self.norm == "MAX":
+            norm = x.max(axis=-1, keepdims=True)
+        elif self.norm == "L1":
+            norm = size.sum(axis=-1, keepdims=True)
+        else:
+            norm = xp.sqrt((size * size).sum(axis=-1, keepdims=True))
+        return (x / xp.where(norm == 0, xp.ones_like(norm), norm),)
+
+
+@dataclass(frozen=True, slots=True)
+class ZipMap(Op):
+    """Per row a mapping from class to score, ml.ZipMap-1: (n, classes) -> list of dicts.
+
+    The list is a sequence whose elements are no tensors: nothing but the caller reads it.
+    """
+
+    classes: tuple[int, ...] | tuple[str, ...]
+    domain: ClassVar[str] = "ai.onnx.ml"
+    host_only: ClassVar[bool] = True
+
+    def infer(self, x: Value) -> tuple[Type, ...]:
+        if differ(x.shape[-1], len(self.classes)):
+            raise ShapeError(f"{len(self.classes)} classes for scores of shape {x.shape}")
+        return (SequenceType(None),)
+
+    def reference(self, xp: ArrayModule, x: Array) -> tuple[Array, ...]:
+        rows = x.reshape(-1, len(self.classes)).tolist()
+        return ([dict(zip(self.classes, row, strict=True)) for row in rows],)
+
+
+OPERATORS: tuple[type[Op], ...] = (
+    *(LabelEncoder, ArrayFeatureExtractor, Binarizer),
+    *(OneHotEncoder, Imputer, Normalizer, ZipMap),
+)

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from mnnpy.runtime.errors import ShapeError
 from mnnpy.runtime.graph.dims import differ
 from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.graph.types import FLOAT32, INT32, Array, ArrayModule, TensorType, Type, Value
+from mnnpy.runtime.graph.types import (
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    INT64,
+    Array,
+    ArrayModule,
+    TensorType,
+    Type,
+    Value,
+)
 from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.ops.matmul import MatMul
 from mnnpy.runtime.ops.numeric import widen
@@ -37,7 +47,8 @@ class MatMulInteger(Op):
         a_zero: Array | None = None,
         b_zero: Array | None = None,
     ) -> tuple[Array, ...]:
-        return (xp.matmul(_centred(a, _per_row(a_zero)), _centred(b, _scalar(b_zero))),)
+        sums = xp.matmul(_centred(a, _per_row(a_zero)), _centred(b, _scalar(b_zero)))
+        return (_wrapped(sums),)
 
     def macs(self, inputs: Sequence[Value | None], outputs: Sequence[Type]) -> int:
         return MatMul().macs(inputs, outputs)
@@ -135,7 +146,8 @@ class ConvInteger(QuantizedConv):
         w_zero: Array | None = None,
     ) -> tuple[Array, ...]:
         weights = _centred(w, _per_channel(w_zero, w.ndim))
-        return self.conv.reference(xp, _centred(x, _scalar(x_zero)), weights)
+        (sums,) = self.conv.reference(xp, _centred(x, _scalar(x_zero)), weights)
+        return (_wrapped(sums),)
 
     def macs(self, inputs: Sequence[Value | None], outputs: Sequence[Type]) -> int:
         return self.conv.macs(inputs, outputs)
@@ -186,8 +198,18 @@ class QLinearConv(QuantizedConv):
 
 
 def _centred(x: Array, zero_point: Array | None) -> Array:
-    """Exact differences to the zero point, which broadcasts against x."""
-    return exact(x) if zero_point is None else exact(x) - exact(zero_point)
+    """Exact differences to the zero point, which broadcasts against x.
+
+    They are float64, whose products and sums are those of whole numbers below 2**53, and the only
+    ones of these that libraries multiply fast.
+    """
+    centred = exact(x) if zero_point is None else exact(x) - exact(zero_point)
+    return centred.astype(FLOAT64)
+
+
+def _wrapped(sums: Array) -> Array:
+    """Sums in float64 as int32, which wraps around."""
+    return sums.astype(INT64).astype(INT32)
 
 
 def _requantized(xp: ArrayModule, sums: Array, factor: Array, zero_point: Array) -> Array:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from mnnpy.runtime.errors import ShapeError
-from mnnpy.runtime.graph.dims import UNKNOWN, SymbolicDim, same
+from mnnpy.runtime.graph.dims import UNKNOWN, SymbolicDim, UndecidedError, same
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import INT64, Array, ArrayModule, TensorType, Type, Value
 from mnnpy.runtime.ops.shape_math import normalize_axes, normalize_axis, product, reshaped
@@ -25,8 +25,9 @@ class Reshape(Op):
 
     def infer(self, x: Value, shape: Value) -> tuple[Type, ...]:
         if shape.known is None:
-            rank = shape.shape[0]
-            assert isinstance(rank, int)
+            (rank,) = shape.shape
+            if not isinstance(rank, int):
+                raise UndecidedError(f"a shape of {rank} dimensions")
             return (TensorType(x.dtype, (UNKNOWN,) * rank),)
         return (TensorType(x.dtype, reshaped(x.shape, shape.ints(), bool(self.allowzero))),)
 

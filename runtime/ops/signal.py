@@ -69,6 +69,7 @@ class STFT(Op):
 
     x : (n, length, 1) real or (n, length, 2) complex, step : scalar, window : (frame,), frame :
     scalar -> (n, frames, frequencies, 2), frequencies being frame // 2 + 1 where ``onesided``.
+    A real signal may also be (n, length), as torch exports it and ONNX Runtime takes it.
     """
 
     onesided: int = 1
@@ -78,10 +79,11 @@ class STFT(Op):
     def infer(
         self, x: Value, step: Value, window: Value | None = None, frame: Value | None = None
     ) -> tuple[Type, ...]:
-        require_parts(x)
-        if x.rank != 3:
+        if x.rank != 2:
+            require_parts(x)
+        if x.rank not in (2, 3):
             raise ShapeError(f"a signal of shape {x.shape}: need (n, length, 1 or 2)")
-        n, length, _ = x.shape
+        n, length = x.shape[:2]
         size: Dim = length if window is None else window.shape[0]
         if frame is not None:
             size = UNKNOWN if frame.known is None else frame.ints()[0]
@@ -102,7 +104,8 @@ class STFT(Op):
         size = x.shape[1] if window is None else window.shape[0]
         size = size if frame is None else int(frame.reshape(()))
         starts = xp.arange((x.shape[1] - size) // stride + 1)[:, None] * stride
-        frames = as_complex(x)[:, starts + xp.arange(size)]
+        signal = widen(x) if x.ndim == 2 else as_complex(x)
+        frames = signal[:, starts + xp.arange(size)]
         if window is not None:
             frames = frames * widen(window)
         spectrum = xp.fft.fft(frames, axis=2)

@@ -211,7 +211,7 @@ class Pad(Op):
             return (TensorType(x.dtype, (UNKNOWN,) * x.rank),)
         shape = list(x.shape)
         given = None if axes is None else axes.ints()
-        for axis, low, high in _borders(pads.ints(), given, x.rank):
+        for axis, low, high in pad_borders(pads.ints(), given, x.rank):
             shape[axis] = shape[axis] + low + high
         if any(isinstance(dim, int) and dim < 0 for dim in shape):
             raise ShapeError(f"pads {pads.ints()} cut more off {x.shape} than there is")
@@ -226,7 +226,7 @@ class Pad(Op):
         axes: Array | None = None,
     ) -> tuple[Array, ...]:
         given = None if axes is None else as_ints(axes)
-        borders = list(_borders(as_ints(pads), given, x.ndim))
+        borders = list(pad_borders(as_ints(pads), given, x.ndim))
         if self.mode == "constant":
             if value is None:
                 value = xp.asarray("" if x.dtype == STRING else 0, dtype=x.dtype)
@@ -238,7 +238,7 @@ class Pad(Op):
         return (x,)
 
 
-def _borders(
+def pad_borders(
     pads: Sequence[Dim], axes: Sequence[Dim] | None, rank: int
 ) -> Iterator[tuple[int, Dim, Dim]]:
     """(axis, elements before, elements after) from ONNX's [begins..., ends...]."""

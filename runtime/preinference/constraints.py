@@ -22,6 +22,7 @@ class Constraints:
     allowed, forbidden : operator kind or node-name pattern -> scheme names.
     pinned : node name -> (backend, scheme, config); config None means any.
     max_error : largest relative error that a scheme may add.
+    error_budget : most that the errors of all steps may sum up to, where there is a choice.
     max_workspace_nbytes : largest workspace of one step.
     fuse : whether regions are considered.
     regions : the regions to use, each by its nodes' names; None leaves them to selection.
@@ -31,6 +32,7 @@ class Constraints:
     forbidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
     pinned: Mapping[str, tuple[str, str, Config | None]] = field(default_factory=dict)
     max_error: float = 1e-3
+    error_budget: float = 2.4e-4
     max_workspace_nbytes: int | None = None
     fuse: bool = True
     regions: frozenset[tuple[str, ...]] | None = None

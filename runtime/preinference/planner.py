@@ -172,7 +172,7 @@ class _Assembly:
         used = {name for entry in order for name in _node(entry).reads} | set(wanted)
         fed = [name for name in self.graph.inputs if name in used and name not in self.objects]
         for name in fed:
-            self._settle(name, HOST, PLAIN)
+            self._settle(name, HOST, self._fed_layout(name, order, wanted))
         for entry in order:
             if isinstance(entry, Selected):
                 self._add(entry)
@@ -199,6 +199,18 @@ class _Assembly:
             self.objects,
             versions={"mnnpy": mnnpy.runtime.VERSION, "numpy": np.__version__},
         )
+
+    def _fed_layout(
+        self, name: str, order: Sequence[Selected | Node], wanted: Sequence[str]
+    ) -> Layout:
+        """Plain, with a halo where every reader wants the same: it is written with the feed."""
+        layouts = {PLAIN} if name in wanted else set()
+        for entry in order:
+            if name in _node(entry).reads:
+                here = isinstance(entry, Selected) and entry.memory == HOST
+                layouts.update(_layouts_read(entry, name) if here else {PLAIN})
+        (layout, *others) = layouts
+        return PLAIN if others or layout.kind != "plain" else layout
 
     def _collect_halos(self, order: Sequence[Selected | Node]) -> None:
         """The widest halo that readers of each blocked value need: its producer writes that."""
@@ -327,6 +339,13 @@ class _Assembly:
 
 def _node(entry: Selected | Node) -> Node:
     return entry.node if isinstance(entry, Selected) else entry
+
+
+def _layouts_read(entry: Selected | Node, name: str) -> set[Layout]:
+    """Layouts in which a step reads a value."""
+    assert isinstance(entry, Selected)
+    pairs = zip(entry.node.inputs, entry.choice.input_layouts, strict=True)
+    return {layout for read, layout in pairs if read == name}
 
 
 def _concat_offsets(task: Task, layout: Layout) -> tuple[int, ...] | None:

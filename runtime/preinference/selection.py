@@ -28,6 +28,12 @@ from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.preinference.constraints import Constraints, shown_config
 from mnnpy.runtime.preinference.pbqp import Matrix, Vector, solve_pbqp
 
+_ERROR_PRICES = (0.25, 4096.0)
+"""Range of what a relative error of one is worth in seconds; at 8, saving 1e-6 is worth 8 us."""
+
+_PRICE_STEPS = 6
+"""Halvings of that range, on a scale of ratios."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
@@ -75,6 +81,7 @@ class Selector:
         self.constraints = constraints
         self.measure = measure
         self._memo: dict[object, tuple[list[Candidate], list[Rejected]]] = {}
+        self._conversions: dict[object, float] = {}
 
     def select(self, nodes: Sequence[Node]) -> list[Selected]:
         """Cover ``nodes`` by single nodes and regions and choose for each."""
@@ -84,14 +91,39 @@ class Selector:
         for node, (candidates, rejected) in zip(cover, weighed, strict=True):
             if not candidates:
                 raise PlanError(_no_candidate(node, rejected))
-        distinct = [_cheapest_per_signature(candidates) for candidates, _ in weighed]
-        choices = self._solve(cover, distinct)
+        chosen = self._within_budget(cover, [candidates for candidates, _ in weighed])
         return [
-            self._selected(node, task, options[choice], *every)
-            for node, task, options, choice, every in zip(
-                cover, tasks, distinct, choices, weighed, strict=True
-            )
+            self._selected(node, task, best, *every)
+            for node, task, best, every in zip(cover, tasks, chosen, weighed, strict=True)
         ]
+
+    def _within_budget(
+        self, cover: Sequence[Node], weighed: Sequence[Sequence[Candidate]]
+    ) -> list[Candidate]:
+        """The cheapest choice; where its errors sum up to too much, the lowest price for errors
+        that brings them down."""
+
+        def at_price(price: float) -> list[Candidate]:
+            options = [_cheapest_per_signature(candidates, price) for candidates in weighed]
+            choices = self._solve(cover, options, price)
+            return [among[choice] for among, choice in zip(options, choices, strict=True)]
+
+        def holds(chosen: Sequence[Candidate]) -> bool:
+            return sum(c.cost.max_error for c in chosen) <= self.constraints.error_budget
+
+        free = at_price(0.0)
+        if holds(free):
+            return free
+        low, high = _ERROR_PRICES
+        best = at_price(high)
+        for _ in range(_PRICE_STEPS):
+            middle = (low * high) ** 0.5
+            chosen = at_price(middle)
+            if holds(chosen):
+                best, high = chosen, middle
+            else:
+                low = middle
+        return best
 
     def candidates(self, node: Node, task: Task) -> tuple[list[Candidate], list[Rejected]]:
         """Everything that could run the task, and everything that could not with its reason."""
@@ -132,6 +164,10 @@ class Selector:
                         rejected.append(Rejected(backend.name, kernel.scheme, config, reason, cost))
                         continue
                     layouts = kernel.layouts(task, config)
+                    if any(_misplaced(task, *read) for read in enumerate(layouts[0])):
+                        reason = "it wants another layout of a constant, which lies plain"
+                        rejected.append(Rejected(backend.name, kernel.scheme, config, reason, cost))
+                        continue
                     candidates.append(
                         Candidate(backend.name, kernel, config, *layouts, cost, device.memory)
                     )
@@ -210,8 +246,10 @@ class Selector:
             total += single[0].cost.seconds
         return total - whole[0].cost.seconds
 
-    def _solve(self, cover: Sequence[Node], options: Sequence[Sequence[Candidate]]) -> list[int]:
-        costs = [np.array([c.cost.seconds for c in candidates]) for candidates in options]
+    def _solve(
+        self, cover: Sequence[Node], options: Sequence[Sequence[Candidate]], price: float
+    ) -> list[int]:
+        costs = [np.array([_priced(c, price) for c in candidates]) for candidates in options]
         if all(len(candidates) == 1 for candidates in options):
             return [0] * len(cover)
         writer = {
@@ -252,12 +290,17 @@ class Selector:
     def _add_feed_cost(
         self, name: str, position: int, readers: Sequence[Candidate], costs: Vector
     ) -> None:
-        """Graph inputs arrive plain, in host memory; constants are prepared when binding."""
+        """Graph inputs arrive in host memory, plain, with a halo where that is wanted.
+
+        Constants are prepared when binding.
+        """
         if name not in self.graph.inputs:
             return
         tensor = self.values[name].type
         for j, reader in enumerate(readers):
             wanted = (reader.memory, reader.input_layouts[position])
+            if wanted[0] == "host" and wanted[1].kind == "plain":
+                continue
             costs[j] += self.conversion_seconds(tensor, ("host", PLAIN), wanted, reader.backend)
 
     def conversion_seconds(
@@ -270,9 +313,17 @@ class Selector:
         """Time of bringing a value from one memory and layout to another."""
         if given[0] == wanted[0] and given[1].matches(wanted[1]):
             return 0.0
+        key = (tensor, given[1], wanted[1], backend)
+        if key not in self._conversions:
+            self._conversions[key] = self._copy_seconds(*key)
+        return self._conversions[key]
+
+    def _copy_seconds(
+        self, tensor: Type | None, given: Layout, wanted: Layout, backend: str
+    ) -> float:
         if not isinstance(tensor, TensorType) or not tensor.static:
             return 0.0
-        nbytes = given[1].nbytes(tensor) + wanted[1].nbytes(tensor)
+        nbytes = given.nbytes(tensor) + wanted.nbytes(tensor)
         return self.devices[backend].seconds("copy", Work(0, nbytes, 1))
 
     def _selected(
@@ -300,10 +351,20 @@ class Selector:
         return Selected(node, task, choice, best.kernel, best.memory)
 
 
-def _cheapest_per_signature(candidates: Iterable[Candidate]) -> list[Candidate]:
+def _misplaced(task: Task, position: int, layout: Layout) -> bool:
+    """Whether a constant would be read in a layout that no step writes it in."""
+    return layout != PLAIN and task.known(position) is not None
+
+
+def _priced(candidate: Candidate, price: float) -> float:
+    """Seconds, and what the error costs."""
+    return candidate.cost.seconds + price * candidate.cost.max_error
+
+
+def _cheapest_per_signature(candidates: Iterable[Candidate], price: float) -> list[Candidate]:
     """Among candidates with equal memory and layouts only the cheapest can be in a best cover."""
     best: dict[object, Candidate] = {}
-    for candidate in candidates:
+    for candidate in sorted(candidates, key=lambda c: _priced(c, price)):
         signature = (candidate.memory, candidate.input_layouts, candidate.output_layouts)
         best.setdefault(signature, candidate)
     return list(best.values())

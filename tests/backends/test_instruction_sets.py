@@ -31,7 +31,10 @@ def test_narrower_vectors(name: str, tmp_path: Path) -> None:
         "NUMBA_CPU_FEATURES": features,
         "XDG_CACHE_HOME": str(tmp_path),
     }
-    files = ("test_native_convolutions.py", "test_kernels.py")
+    files = (
+        *("test_native_convolutions.py", "test_native_lines_and_moves.py"),
+        *("test_kernels.py", "test_native_elementwise.py", "test_vector_math.py"),
+    )
     tests = [str(ROOT / "tests" / "backends" / file) for file in files]
     options = ["-q", "-x", "-p", "no:cacheprovider", "-k", "numba or odd_shapes"]
     done = subprocess.run(

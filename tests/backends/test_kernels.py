@@ -54,11 +54,14 @@ def conv(
     return op, [normal(n, c, size, size), weights, normal(k)], (1, 2)
 
 
-def residual_block() -> tuple[Op, list[Array], tuple[int, ...]]:
+def residual_block(
+    op: Op, arrays: list[Array], constants: tuple[int, ...]
+) -> tuple[Op, list[Array], tuple[int, ...]]:
     """Convolution, bias, residual and clip as one region."""
-    op, (x, w, b), _ = conv(2, 17, 13, 17, 3, pads=(1, 1, 1, 1))
+    x, w, b = arrays
+    (y,) = op.infer(*(Value(type_of(array)) for array in arrays))
     lower, upper = np.float32(-12), np.float32(15)
-    arrays = [x, w, b, normal(*x.shape), np.asarray(lower), np.asarray(upper)]
+    arrays = [x, w, b, normal(*y.shape), np.asarray(lower), np.asarray(upper)]
     names = ["x", "w", "b", "r", "lower", "upper"]
     nodes = (
         Node("conv", op, ("x", "w", "b"), ("y",)),
@@ -66,7 +69,7 @@ def residual_block() -> tuple[Op, list[Array], tuple[int, ...]]:
         Node("clip", act.Clip(), ("s", "lower", "upper"), ("z",)),
     )
     types = {name: type_of(array) for name, array in zip(names, arrays, strict=True)}
-    return Fused(Graph(nodes, types, ("z",))), arrays, (1, 2, 4, 5)
+    return Fused(Graph(nodes, types, ("z",))), arrays, (*constants, 4, 5)
 
 
 CASES: dict[str, tuple[Op, list[Array], tuple[int, ...]]] = {
@@ -81,7 +84,12 @@ CASES: dict[str, tuple[Op, list[Array], tuple[int, ...]]] = {
     "depthwise 5x5 stride 2": conv(1, 16, 14, 16, 5, group=16, pads=(2, 2, 2, 2), strides=(2, 2)),
     "depthwise 3x3 asymmetric": conv(1, 3, 7, 3, 3, group=3, pads=(0, 2, 1, 0)),
     "depthwise multiplied": conv(1, 3, 7, 6, 3, group=3, pads=(1, 1, 1, 1)),
-    "residual block": residual_block(),
+    "residual block": residual_block(*conv(2, 17, 13, 17, 3, pads=(1, 1, 1, 1))),
+    "residual block transposed": residual_block(
+        ConvTranspose(strides=(2, 2), pads=(1, 1, 1, 1), output_padding=(1, 0)),
+        [normal(2, 16, 7, 15), normal(16, 17, 3, 3), normal(17)],
+        (1, 2),
+    ),
     "conv transposed": (
         ConvTranspose(strides=(2, 2), pads=(1, 1, 1, 1), output_padding=(1, 1)),
         [normal(2, 16, 7, 7), normal(16, 5, 3, 3), normal(5)],

@@ -27,7 +27,7 @@ PARAMETERS = {
     "strides": ((1, 1), (1, 1), (2, 2), (2, 1)),
     "dilations": ((1, 1), (1, 1), (2, 2)),
     "depthwise": (False, False, True),
-    "epilogue": ("none", "relu", "clip", "residual", "hard swish"),
+    "epilogue": ("none", "relu", "clip", "residual", "own input", "hard swish"),
     "halo": (0, 1, 3),
 }
 
@@ -96,6 +96,9 @@ def _task(case: Case) -> tuple[Task, list[Array]]:
         arrays["r"] = normal(*y.shape)
         nodes.append(Node("add", ew.Add(), ("y", "r"), ("s",)))
         nodes.append(Node("relu", act.Relu(), ("s",), ("z",)))
+    elif case["epilogue"] == "own input":
+        if y.shape == x.shape:
+            nodes.append(Node("add", ew.Add(), ("x", "y"), ("z",)))
     elif case["epilogue"] == "clip":
         arrays["lower"], arrays["upper"] = np.float32([-30])[0:1], np.float32([40])
         nodes.append(Node("clip", act.Clip(), ("y", "lower", "upper"), ("z",)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,9 @@ from mnnpy.runtime.errors import BackendError
 from mnnpy.runtime.graph.evaluate import evaluate
 from mnnpy.runtime.ops.activation import Relu, Sigmoid
 from mnnpy.runtime.ops.elementwise import Add
+from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.session import Session
+from tests.installing import installed_backends
 from tests.runtime.graphs import GraphBuilder, assert_close, random_feeds
 
 TOY = '''
@@ -68,26 +69,15 @@ class BrokenBackend(ToyBackend):
         return "the toy is broken: install mnnpy-toy[repair]"
 '''
 
-ENTRY_POINTS = """
-[mnnpy.backends]
-toy = mnnpy_toy:ToyBackend
-broken = mnnpy_toy:BrokenBackend
-"""
+BACKENDS = {"toy": "mnnpy_toy:ToyBackend", "broken": "mnnpy_toy:BrokenBackend"}
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The package ``mnnpy-toy``, as an installer would leave it."""
+    """The package ``mnnpy-toy`` with its module."""
     (tmp_path / "mnnpy_toy.py").write_text(TOY)
-    metadata = tmp_path / "mnnpy_toy-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mnnpy-toy\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
-    monkeypatch.syspath_prepend(tmp_path)
-    importlib.invalidate_caches()
-    registry.load_backend.cache_clear()
-    yield
-    registry.load_backend.cache_clear()
+    with installed_backends(tmp_path, monkeypatch, BACKENDS):
+        yield
     sys.modules.pop("mnnpy_toy", None)
 
 
@@ -102,7 +92,7 @@ def builder() -> GraphBuilder:
 def test_a_session_uses_it_with_fallbacks() -> None:
     b = builder()
     graph = b.graph(b.nodes[-1].outputs[0])
-    session = Session(graph, backend="toy")
+    session = Session(graph, backend="toy", constraints=Constraints(fuse=False))
     feeds = random_feeds(graph)
     assert_close(session.run(feeds), evaluate(graph, np, feeds))
     steps = session.plan().steps

@@ -12,30 +12,16 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from typer.testing import CliRunner, Result
 
 from mnnpy import Session
-from mnnpy.cli.main import COMMANDS, app
+from mnnpy.cli.main import COMMANDS
 from mnnpy.runtime.coefficients import load_coefficients
 from mnnpy.runtime.contracts import Coefficients
 from mnnpy.runtime.registry import backend_names, load_backend
+from tests.cli.invoking import invoke, succeed
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DIGITS = EXAMPLES / "digits" / "digits.onnx"
-
-
-def invoke(*arguments: object) -> Result:
-    """Run a command; anything but an exit is a failure of the test."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def succeed(*arguments: object) -> str:
-    result = invoke(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture(autouse=True)
@@ -174,8 +160,8 @@ def write_tensor(path: Path, array: np.ndarray[Any, Any]) -> None:
     ("expected", "code", "verdict"),
     [
         (np.full((2, 3), 2, np.float32), 0, "ok"),
-        (np.full((2, 3), 2.5, np.float32), 1, "differs"),
-        (np.full((2, 3), np.nan, np.float32), 1, "differs"),
+        (np.full((2, 3), 2.5, np.float32), 1, "beyond 0.001"),
+        (np.full((2, 3), np.nan, np.float32), 1, "NaN at other places"),
         (np.full((2, 3), 2, np.float64), 1, "expected float64(2, 3), got float32(2, 3)"),
         (np.full((3, 3), 2, np.float32), 1, "expected float32(3, 3), got float32(2, 3)"),
     ],

@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from tests.conformance.suite import cases, expected_failures, run_case
+from tests.conformance.suite import cases, cases_file, expected_failures, run_case
 
 
 def main() -> None:
@@ -18,14 +18,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build/conformance.json"))
     options = parser.parse_args()
     logging.getLogger("mnnpy").setLevel(logging.ERROR)
-    table = {}
+    table: dict[str, dict[str, int]] = {}
+    found: dict[str, dict[str, str]] = {}
     for backend in options.backends.split(","):
         outcomes: Counter[str] = Counter()
+        found[backend] = {}
         for name, case in cases(backend).items():
             if options.filter not in name:
                 continue
             result = run_case(case)
             outcomes[result.outcome] += 1
+            found[backend][name] = result.outcome
             if result.outcome != "pass":
                 known = "known" if name in expected_failures() else "NEW"
                 reason = " ".join(result.reason.split())[:160]
@@ -36,6 +39,7 @@ def main() -> None:
         print(f"{backend}: {table[backend]} of {total} ({share:.1%} pass)")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(table, indent=1) + "\n")
+    cases_file(options.output).write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

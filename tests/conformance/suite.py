@@ -49,6 +49,11 @@ def load_node_cases() -> list[TestCase]:
         return list(load_model_tests(kind="node"))
 
 
+def cases_file(counts: Path) -> Path:
+    """Beside the file of counts, the one that tells the outcome of every case."""
+    return counts.with_name(f"{counts.stem}-cases{counts.suffix}")
+
+
 def run_case(case: unittest.TestCase) -> Result:
     """Run one case; a model with an operator that mnnpy lacks is a skip, never a pass."""
     function = getattr(case, case._testMethodName)

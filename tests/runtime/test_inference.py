@@ -12,14 +12,16 @@ from mnnpy.runtime.errors import ShapeError
 from mnnpy.runtime.graph.dims import SymbolicDim
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.inference import infer_values
+from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import BOOL, FLOAT32, INT64, TensorType, Value
-from mnnpy.runtime.ops.control import Loop
+from mnnpy.runtime.ops.control import If, Loop
 from mnnpy.runtime.ops.elementwise import Add, Div, Mul
-from mnnpy.runtime.ops.generation import RandomNormal
+from mnnpy.runtime.ops.generation import ConstantOfShape, RandomNormal
 from mnnpy.runtime.ops.indexing import Gather
 from mnnpy.runtime.ops.matmul import MatMul
 from mnnpy.runtime.ops.selection import NonZero
 from mnnpy.runtime.ops.shaping import Reshape, Shape, Transpose
+from mnnpy.runtime.ops.signal import STFT
 from mnnpy.runtime.ops.slicing import Concat
 from tests.runtime.graphs import GraphBuilder
 
@@ -112,6 +114,15 @@ def test_too_many_outputs_are_refused() -> None:
         infer_values(graph)
 
 
+def test_shapes_that_no_array_can_have_are_refused() -> None:
+    """Empty ones, too: NumPy makes no array of (0, 2**62, 2)."""
+    b = GraphBuilder()
+    shape = b.constant(np.array([0, 2**62, 2]))
+    y = b.node(ConstantOfShape(), shape)
+    with pytest.raises(ShapeError, match="larger than any memory"):
+        infer_values(b.graph(y))
+
+
 def test_loops_are_left_to_sessions() -> None:
     """A count that a hostile file gives must not keep planning busy."""
     inputs = {"i": TensorType(INT64, ()), "go": TensorType(BOOL, ()), "s": TensorType(FLOAT32, ())}
@@ -125,8 +136,42 @@ def test_loops_are_left_to_sessions() -> None:
     assert (value.type, value.known) == (TensorType(FLOAT32, ()), None)
 
 
+def branch(op: Op) -> Graph:
+    b = GraphBuilder()
+    return b.graph(b.node(op, b.input((4,))))
+
+
+def test_branch_that_does_not_fit_matters_where_it_is_taken() -> None:
+    """A vector has no axis 1: only one of the branches can be run on it."""
+    fits, fits_not = branch(Transpose((0,))), branch(Transpose((1, 0)))
+    unknown, vector = Value(TensorType(BOOL, ())), Value(TensorType(FLOAT32, (4,)))
+    taken = Value(TensorType(BOOL, ()), np.array(True))
+    assert If(fits_not, fits).infer(unknown, vector) == (TensorType(FLOAT32, (4,)),)
+    for op, condition in ((If(fits_not, fits_not), unknown), (If(fits_not, fits), taken)):
+        with pytest.raises(ShapeError):
+            op.infer(condition, vector)
+
+
+def test_reshape_to_a_shape_of_unknown_length() -> None:
+    b = GraphBuilder()
+    y = b.node(Reshape(), b.input((2, 6)), b.input((N,), INT64))
+    assert infer_values(b.graph(y))[y].type is None
+
+
 def test_what_fails_on_constants_is_left_to_the_run() -> None:
     b = GraphBuilder()
     y = b.node(Gather(), b.constant(np.arange(3)), b.constant(np.array([7])))
     value = infer_values(b.graph(y))[y]
     assert (value.type, value.known) == (TensorType(INT64, (1,)), None)
+
+
+def test_a_real_signal_may_lack_its_last_axis() -> None:
+    """torch exports STFT so, against ONNX's text, and ONNX Runtime takes it."""
+    signal = np.sin(np.arange(40, dtype=np.float32)).reshape(2, 20)
+    step, window = np.array(4), np.hanning(8).astype(np.float32)
+    (short,) = STFT().reference(np, signal, step, window)
+    (whole,) = STFT().reference(np, signal[..., None], step, window)
+    np.testing.assert_array_equal(short, whole)
+    known = Value(TensorType(INT64, ()), step)
+    inputs = Value(TensorType(FLOAT32, (N, 20))), known, Value(TensorType(FLOAT32, (8,)))
+    assert STFT().infer(*inputs) == (TensorType(FLOAT32, (N, 4, 5, 2)),)

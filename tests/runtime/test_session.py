@@ -15,10 +15,11 @@ import pytest
 from mnnpy.runtime.errors import BackendError, ConfigError, ExecutionError, FeedError, MnnpyError
 from mnnpy.runtime.graph.dims import SymbolicDim
 from mnnpy.runtime.graph.evaluate import evaluate
-from mnnpy.runtime.graph.graph import Graph
+from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.graph.types import FLOAT32, INT64, STRING
+from mnnpy.runtime.graph.types import BOOL, FLOAT32, INT64, STRING, TensorType
 from mnnpy.runtime.ops.activation import Relu
+from mnnpy.runtime.ops.control import Loop
 from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.ops.elementwise import Add, Identity, Mul, Sub
 from mnnpy.runtime.ops.indexing import Gather
@@ -81,6 +82,13 @@ def small() -> Graph:
     return indices(np.uint8)
 
 
+class Pretender:
+    """Says that it is an array, and fails when asked for it."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("gone")
+
+
 WRONG_FEEDS: dict[str, tuple[Callable[[], Graph], Any, list[str]]] = {
     "missing": (two_inputs, {"x0": X}, ["missing: 'x1'", "inputs are 'x0', 'x1'"]),
     "unknown": (one_input, {"x0": X, "z": X}, ["unknown: 'z'", "inputs are 'x0'"]),
@@ -101,6 +109,7 @@ WRONG_FEEDS: dict[str, tuple[Callable[[], Graph], Any, list[str]]] = {
     "ragged list": (one_input, [[1.0, 2.0], [3.0]], ["input 'x0' takes float32(batch, 3)"]),
     "fractions": (indices, [0.5], ["input 'x0' takes int64(1)", "would lose their fractions"]),
     "beyond the range": (small, [300], ["input 'x0' takes uint8(1)"]),
+    "a failing array": (one_input, Pretender(), ["got a Pretender that is no such array: gone"]),
     "words": (one_input, [["a", "b", "c"]], ["input 'x0' takes float32(batch, 3)"]),
 }
 
@@ -268,6 +277,16 @@ def test_a_context_manager_frees_and_can_be_used_again() -> None:
     assert_close(opened.run(np.ones((1, 4, 12, 12), np.float32)), expected)
 
 
+def test_an_endless_loop_is_refused() -> None:
+    inputs = {"i": TensorType(INT64, ()), "go": TensorType(BOOL, ()), "s": TensorType(FLOAT32, ())}
+    nodes = (Node("add", Add(), ("s", "s"), ("t",)), Node("same", Identity(), ("go",), ("on",)))
+    b = GraphBuilder()
+    start = b.input(())
+    y = b.node(Loop(Graph(nodes, inputs, ("on", "t")).validate(), 1), None, None, start)
+    with pytest.raises(ExecutionError, match="never ends: it has no trip count"):
+        session(b.graph(y)).run(np.float32(1))
+
+
 def test_callbacks_see_what_is_read_and_written() -> None:
     graph = deep()
     feeds = np.ones((1, 4, 12, 12), np.float32)
@@ -289,6 +308,25 @@ def test_callbacks_see_what_is_read_and_written() -> None:
     assert events == [(when, name) for name in names for when in ("before", "after")]
     assert_close(opened.run_with_callbacks(feeds), outputs)
     assert_close(opened.run_with_callbacks(feeds, after=watch("after")), outputs)
+
+
+def test_what_before_returns_replaces_what_a_step_reads() -> None:
+    b = GraphBuilder()
+    x = b.input((2, 3))
+    first = b.node(Identity(), x)
+    picked = b.node(NonZero(), b.node(Add(), first, x))
+    y = b.node(Add(), picked, b.constant(np.array(1)))
+    opened = session(b.graph(y))
+    read: list[str] = []
+
+    def before(step: Step, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        read.extend(arrays)
+        changed = {"x0": -X, "c0": np.array(7), picked: np.arange(12).reshape(2, 6)}
+        return {name: changed[name] for name in arrays if name in changed}
+
+    found = opened.run_with_callbacks(X, before)
+    np.testing.assert_array_equal(found[y], np.arange(12).reshape(2, 6) + 1)
+    assert {"x0", "c0", picked} <= set(read)
 
 
 def test_a_failing_kernel_names_its_step() -> None:
@@ -448,3 +486,29 @@ def test_integers_and_mixed_types() -> None:
     feeds = random_feeds(graph)
     assert_close(session(graph).run(feeds), evaluate(graph, np, feeds))
     assert FLOAT32 not in {array.dtype for array in session(graph).run(feeds).values()}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_constants_may_lie_transposed(backend: str) -> None:
+    """As what NumPy evaluates from a permuted array does; native kernels read plain memory."""
+    weights = np.arange(12, dtype=np.float32).reshape(3, 4).T
+    b = GraphBuilder()
+    x = b.input((4, 3))
+    graph = b.graph(b.node(Relu(), b.node(Add(), x, b.constant(weights))))
+    (found,) = Session(graph, backend=backend).run(np.zeros((4, 3), np.float32)).values()
+    np.testing.assert_array_equal(found, weights)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_picture_may_be_a_constant(backend: str) -> None:
+    """No step writes it, so no kernel may want it with a border."""
+    random = np.random.default_rng(0)
+    picture, weights = (
+        random.standard_normal(shape).astype(np.float32)
+        for shape in ((1, 2, 16, 16), (64, 2, 7, 7))
+    )
+    b = GraphBuilder()
+    y = b.node(Conv(pads=(3, 3, 3, 3)), b.constant(picture), b.constant(weights))
+    graph = b.graph(b.node(Add(), y, b.input((1, 64, 16, 16))))
+    feeds = random_feeds(graph)
+    assert_close(Session(graph, backend=backend).run(feeds), evaluate(graph, np, feeds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from mnnpy.runtime.ops.convolution import Conv, ConvTranspose
 from mnnpy.runtime.ops.elementwise import Add, Div, Mul, Sub
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
+from mnnpy.runtime.preinference.regions import elementwise_trees
 from tests.runtime.graphs import GraphBuilder
 from tests.schemes.cases import check, normal
 
@@ -106,3 +108,54 @@ def test_backends_propose_these_regions(anchor: str) -> None:
     proposed = list(epilogue_regions(fused.graph, infer_values(fused.graph)))
     assert [len(nodes) for nodes in proposed] == [3, 2]
     assert array_kernels(fused, ()) == ()
+
+
+TREES: dict[str, tuple[Callable[[GraphBuilder], str], list[list[str]]]] = {
+    "chain": (lambda b: _chain(b, (Relu(), Tanh(), Sigmoid())), [["v0", "v1", "v2"]]),
+    "read twice by one node": (
+        lambda b: b.node(Mul(), _chain(b, (Relu(),)), "v0"),
+        [["v0", "v1"]],
+    ),
+    "read by two nodes": (
+        lambda b: b.node(Mul(), _chain(b, (Relu(), Tanh())), "v0"),
+        [["v1", "v2"]],
+    ),
+    "behind a convolution": (
+        lambda b: _chain(b, (Conv(), Relu(), Tanh())),
+        [["v1", "v2"]],
+    ),
+    "of two shapes": (
+        lambda b: b.node(Add(), _chain(b, (Relu(), Tanh())), b.node(Tanh(), b.input((3, 1, 1)))),
+        [["v0", "v1", "v3"]],
+    ),
+    "long": (
+        lambda b: _chain(b, (Relu(),) * 40),
+        [[f"v{i}" for i in range(start, min(start + 16, 40))] for start in (0, 16, 32)],
+    ),
+    "alone": (lambda b: _chain(b, (Relu(), Conv(), Relu())), []),
+}
+
+
+def _chain(b: GraphBuilder, ops: Sequence[Op]) -> str:
+    running = b.input((2, 3, 5, 7))
+    for op in ops:
+        weights = [b.input((3, 3, 1, 1))] if isinstance(op, Conv) else []
+        running = b.node(op, running, *weights)
+    return running
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_elementwise_trees(name: str) -> None:
+    build, expected = TREES[name]
+    b = GraphBuilder()
+    graph = b.graph(build(b))
+    trees = elementwise_trees(graph, infer_values(graph), (Relu, Tanh, Sigmoid, Mul, Add))
+    assert [[node.outputs[0] for node in tree] for tree in trees] == expected
+
+
+def test_trees_leave_out_what_is_apart() -> None:
+    b = GraphBuilder()
+    graph = b.graph(_chain(b, (Relu(), Tanh(), Sigmoid())))
+    apart = {graph.nodes[0].name}
+    (tree,) = elementwise_trees(graph, infer_values(graph), (Relu, Tanh, Sigmoid), apart)
+    assert tree == graph.nodes[1:]

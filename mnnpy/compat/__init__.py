@@ -1,0 +1,1 @@
+"""Faces of other packages over mnnpy, for programs that are written for those."""
