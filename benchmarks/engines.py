@@ -137,7 +137,8 @@ class OpenVino:
     name = "openvino"
     settings = (
         "INFERENCE_PRECISION_HINT f32 (its default is bf16 where the CPU has it), "
-        "PERFORMANCE_HINT LATENCY, one stream, inputs shared, outputs copied"
+        "PERFORMANCE_HINT LATENCY, one stream, inputs shared, outputs copied; ENABLE_CPU_PINNING off, "
+        "since it would bind the calling thread to a core, for every engine of the process"
     )
 
     def available(self) -> str | None:
@@ -154,6 +155,7 @@ class OpenVino:
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
         }
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(model), "CPU", config)

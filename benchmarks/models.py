@@ -213,6 +213,8 @@ NETWORKS: dict[str, Callable[[Builder, str], str]] = {
     )
 }
 
+CONVOLUTIONAL = frozenset(NETWORKS) - {"bert_encoder"}
+
 
 def input_shape(name: str, batch: int = 1, sequence: int = 128) -> tuple[int, ...]:
     """Shape of the input of a network; ``sequence`` matters only to transformers."""

@@ -1,42 +1,22 @@
-"""The results as a page to read (Markdown) and as data (JSON)."""
+"""The results as a page to read (Markdown), beside the data (JSON)."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from benchmarks.engines import is_ours
-from benchmarks.startup import Startup
+from benchmarks.engines import REFERENCE
+from benchmarks.markdown import bullets, error, markdown_table, number, ratio
+from benchmarks.resident import HEADINGS, Itemised
+from benchmarks.results import Case, Comparison, Result, write_results
 from mnnpy.runtime.files import write_atomically
 
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One engine on one model.
-
-    Parameters
-    ----------
-    max_error : max|d| / max|reference| against the reference engine; None where that is missing.
-    predicted_ms : what our plan expected; None for peers.
-    startup : None where it was not measured.
-    """
-
-    model: str
-    threads: int
-    batch: int
-    engine: str
-    best_ms: float
-    median_ms: float
-    rounds: int
-    max_error: float | None = None
-    predicted_ms: float | None = None
-    startup: Startup | None = None
+SPEED_UPS = (
+    "Speed-up: the peer's best time over ours from the same run; 1.30x means that we are 1.30 "
+    "times as fast, below 1 the peer is ahead."
+)
+_MEAN = "geometric mean, convolutional"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,111 +27,126 @@ class Report:
     ----------
     facts : lines about the machine, the versions and the settings.
     notes : what was left out or failed, and why.
+    memory : where the resident memory is; empty where that was not measured.
     """
 
     results: Sequence[Result]
     facts: Sequence[str]
     notes: Sequence[str]
+    memory: Sequence[Itemised] = ()
 
     def markdown(self) -> str:
         """The page ``cpu.md``."""
-        parts = ["# Side by side on the CPU", _bullets(self.facts)]
-        for threads in _ordered(r.threads for r in self.results):
-            mine = [r for r in self.results if r.threads == threads]
-            parts += [f"## {threads} thread{'s' if threads > 1 else ''}", _times(mine)]
-            parts += [table for table in (_ratios(mine), _details(mine)) if table]
+        compared = Comparison(self.results)
+        parts = ["# Side by side on the CPU", bullets(self.facts)]
+        for threads in compared.threads:
+            parts += [f"## {threads} thread{'s' if threads > 1 else ''}"]
+            parts += [_times(compared, threads), _speed_ups(compared, threads)]
         started = [r for r in self.results if r.startup is not None]
-        if started:
-            parts += ["## Start-up and memory, each in a fresh process", _startups(started)]
-        if self.notes:
-            parts += ["## Left out", _bullets(self.notes)]
-        return "\n\n".join(parts) + "\n"
+        sections = {
+            "Batches": _batches(compared),
+            "From one thread to more": _scaling(compared),
+            "Spread, errors and predictions": _details(self.results),
+            "Start-up and memory, each in a fresh process": _startups(started),
+            "Where the resident memory is": _memory(self.memory),
+            "Left out": bullets(self.notes),
+        }
+        for title, content in sections.items():
+            parts += [f"## {title}", content] if content else []
+        return "\n\n".join(part for part in parts if part) + "\n"
 
     def write(self, folder: Path) -> None:
         """Write ``cpu.md`` and ``cpu.json``, each whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        data = [asdict(result) for result in self.results]
-        write_atomically(folder / "cpu.json", (json.dumps(data, indent=1) + "\n").encode())
+        write_results(folder / "cpu.json", self.results)
         write_atomically(folder / "cpu.md", self.markdown().encode())
 
 
-def geometric_mean(values: Sequence[float]) -> float:
-    """The n-th root of the product of n positive numbers. Raises ``ValueError`` on none."""
-    if not values:
-        raise ValueError("the geometric mean of no values")
-    return math.exp(math.fsum(map(math.log, values)) / len(values))
+def _times(compared: Comparison, threads: int) -> str:
+    """Best time of every engine; cases down, engines across."""
+    rows = [
+        [str(case), *(number(compared.best(case, threads, e)) for e in compared.engines)]
+        for case in compared.cases(threads)
+    ]
+    table = markdown_table(["model", *compared.engines], rows)
+    return f"Best time of one run in milliseconds.\n\n{table}"
 
 
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> str:
-    """A table that reads well unrendered too.
-
-    Parameters
-    ----------
-    names : columns at the left that hold names; the others hold numbers, aligned on the right.
-    """
-    cells = [list(headings), *map(list, rows)]
-    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(headings))]
-
-    def line(row: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if column < names else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * w if column < names else "-" * (w - 1) + ":" for column, w in enumerate(widths)]
-    return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])])
-
-
-def _times(results: Sequence[Result]) -> str:
-    """Best time of every engine; models down, engines across."""
-    engines = _ordered(r.engine for r in results)
-    rows = []
-    for model in _ordered(r.model for r in results):
-        best = {r.engine: r.best_ms for r in results if r.model == model}
-        rows.append([model, *(_number(best.get(engine)) for engine in engines)])
-    table = markdown_table(["model", *engines], rows)
-    return f"Best time of one run in milliseconds, batch {_batches(results)}.\n\n{table}"
-
-
-def _ratios(results: Sequence[Result]) -> str:
-    """Our times as multiples of each peer's and of the best peer's; empty without either."""
-    ours = [e for e in _ordered(r.engine for r in results) if is_ours(e)]
-    peers = [e for e in _ordered(r.engine for r in results) if not is_ours(e)]
-    if not ours or not peers:
+def _speed_ups(compared: Comparison, threads: int) -> str:
+    """How much faster we are than each peer and than the best; empty without either."""
+    if not compared.ours or not compared.peers:
         return ""
-    best = {(r.model, r.engine): r.best_ms for r in results}
+    against = (*compared.peers, None)
     rows = []
-    for engine in ours:
-        columns: list[list[float]] = [[] for _ in (*peers, "best")]
-        for model in _ordered(r.model for r in results if r.engine == engine):
-            times = [best.get((model, peer)) for peer in peers]
-            known = [time for time in times if time is not None]
-            against = [*times, min(known, default=None)]
-            found = [time and best[model, engine] / time for time in against]
-            for column, ratio in zip(columns, found, strict=True):
-                column += [] if ratio is None else [ratio]
-            rows.append([engine, model, *map(_ratio, found)])
-        means = [geometric_mean(column) if column else None for column in columns]
-        rows.append([engine, "geometric mean", *map(_ratio, means)])
-    headings = ["engine", "model", *(f"/ {peer}" for peer in peers), "/ best peer"]
-    text = "Our best time over the peer's best time: below 1 we are faster."
-    return f"{text}\n\n{markdown_table(headings, rows, names=2)}"
+    for engine in compared.ours:
+        for case in compared.cases(threads):
+            found = (compared.speed_up(case, threads, engine, peer) for peer in against)
+            rows.append([engine, str(case), *map(ratio, found)])
+        means = (compared.mean_speed_up(threads, engine, peer) for peer in against)
+        rows.append([engine, _MEAN, *map(ratio, means)])
+    headings = ["engine", "model", *(f"over {peer}" for peer in compared.peers), "over best peer"]
+    return f"{SPEED_UPS}\n\n{markdown_table(headings, rows, names=2)}"
+
+
+def _batches(compared: Comparison) -> str:
+    """Times per sample, and what batches change for us; empty without any."""
+    rows = []
+    for threads in compared.threads:
+        cases = compared.cases(threads)
+        batched = {case.model for case in cases if case.batch > 1}
+        for case in (case for case in cases if case.model in batched):
+            times = (compared.best(case, threads, engine) for engine in compared.engines)
+            found = [None if time is None else time / case.batch for time in times]
+            alone = Case(case.model, 1, case.sequence)
+            gains = [
+                _quotient(compared.best(alone, threads, e), compared.best(case, threads, e))
+                for e in compared.ours
+            ]
+            gained = (None if gain is None else gain * case.batch for gain in gains)
+            over = (compared.speed_up(case, threads, e) for e in compared.ours)
+            cells = [*map(number, found), *map(ratio, gained), *map(ratio, over)]
+            rows.append([case.model, str(case.batch), str(threads), *cells])
+    if not rows:
+        return ""
+    headings = ["model", "batch", "threads", *compared.engines]
+    headings += [f"{engine} over its batch 1" for engine in compared.ours]
+    headings += [f"{engine} over best peer" for engine in compared.ours]
+    return f"Milliseconds per sample.\n\n{markdown_table(headings, rows)}"
+
+
+def _scaling(compared: Comparison) -> str:
+    """Time on the fewest threads over that on the most; empty where there is one number."""
+    few, most = min(compared.threads, default=1), max(compared.threads, default=1)
+    if few == most:
+        return ""
+    rows = []
+    for case in compared.cases(few):
+        found = (
+            _quotient(compared.best(case, few, engine), compared.best(case, most, engine))
+            for engine in compared.engines
+        )
+        rows.append([str(case), *map(ratio, found)])
+    text = f"Time on {few} over time on {most} threads."
+    return f"{text}\n\n{markdown_table(['model', *compared.engines], rows)}"
+
+
+def _quotient(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a / b
 
 
 def _details(results: Sequence[Result]) -> str:
-    """Spread, errors, and predictions beside what was measured."""
-    headings = ["model", "engine", "best ms", "median ms", "rounds", "max error"]
+    headings = ["model", "engine", "threads", "best ms", "median ms", "rounds", "max error"]
     rows = [
         [
-            r.model,
+            str(r.case),
             r.engine,
-            _number(r.best_ms),
-            _number(r.median_ms),
+            str(r.threads),
+            number(r.best_ms),
+            number(r.median_ms),
             str(r.rounds),
-            "-" if r.max_error is None else f"{r.max_error:.1e}",
-            _number(r.predicted_ms),
-            _ratio(r.predicted_ms and r.predicted_ms / r.best_ms),
+            error(r.max_error),
+            number(r.predicted_ms),
+            ratio(_quotient(r.predicted_ms, r.best_ms)),
         ]
         for r in results
     ]
@@ -162,36 +157,28 @@ def _startups(results: Sequence[Result]) -> str:
     headings = ["model", "engine", "threads", "create ms", "first run ms"]
     rows = [
         [
-            r.model,
+            str(r.case),
             r.engine,
             str(r.threads),
-            _number(s.create_ms),
-            _number(s.first_run_ms),
-            _number(s.resident_mib),
-            _number(s.peak_mib),
+            number(s.create_ms),
+            number(s.first_run_ms),
+            number(s.resident_mib),
+            number(s.peak_mib),
         ]
         for r in results
         if (s := r.startup) is not None
     ]
-    return markdown_table([*headings, "resident MiB", "peak MiB"], rows, names=2)
+    table = markdown_table([*headings, "resident MiB", "peak MiB"], rows, names=2)
+    return table if rows else ""
 
 
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _batches(results: Sequence[Result]) -> str:
-    return ", ".join(str(batch) for batch in sorted({r.batch for r in results}))
-
-
-def _ordered(values: Iterable[_T]) -> list[_T]:
-    """Without repetitions, as they were met."""
-    return list(dict.fromkeys(values))
-
-
-def _formatted(text: Callable[[float], str]) -> Callable[[float | None], str]:
-    return lambda value: "-" if value is None else text(value)
-
-
-_number = _formatted(lambda value: f"{value:.2f}" if value < 100 else f"{value:.0f}")
-_ratio = _formatted(lambda value: f"{value:.2f}x")
+def _memory(processes: Sequence[Itemised]) -> str:
+    if not processes:
+        return ""
+    table = markdown_table(HEADINGS, [process.row() for process in processes], names=2)
+    above = ", ".join(f"{p.model}{p.file}" for p in processes if p.total > p.limit)
+    return (
+        f"MiB of mnnpy's process with the numba backend after one run on one thread. The limit is "
+        f"{REFERENCE}'s total, the packed weights and an allowance.\n\n{table}\n\n"
+        f"Above the limit: {above or 'none'}."
+    )

@@ -26,7 +26,8 @@ from mnnpy.runtime.text_table import text_table
 
 _ROOT = Path(__file__).resolve().parents[1]
 _ALLOWANCE_MIB = 150
-HEADINGS = ("model", "file", "imports", "constants", "packed", "arenas", "code", "other", "total")
+_PARTS = ("imports", "constants", "packed", "arenas", "code", "other", "total")
+HEADINGS = ("model", "file", *_PARTS, REFERENCE, "limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,50 @@ class Resident:
     @property
     def other(self) -> float:
         return self.total - sum(list(asdict(self).values())[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Itemised:
+    """A process of ours beside one of ONNX Runtime's, on the same model; MiB.
+
+    Parameters
+    ----------
+    file : ending of what it was loaded from.
+    reference : total of the other process.
+    """
+
+    model: str
+    file: str
+    ours: Resident
+    reference: float
+
+    @property
+    def total(self) -> float:
+        return self.ours.total
+
+    @property
+    def limit(self) -> float:
+        return self.reference + _ALLOWANCE_MIB + self.ours.packed
+
+    def row(self) -> list[str]:
+        """Cells under ``HEADINGS``."""
+        parts = (getattr(self.ours, part) for part in _PARTS)
+        numbers = (*parts, self.reference, self.limit)
+        return [self.model, self.file, *(f"{mib:.1f}" for mib in numbers)]
+
+
+def itemised(model: str) -> list[Itemised]:
+    """Run a benchmark model: ours from its ONNX file, ours from ``.mnnpy``, and ONNX Runtime."""
+    shape = input_shape(model)
+    with TemporaryDirectory() as folder:
+        source, converted = Path(folder, "model.onnx"), Path(folder, "model.mnnpy")
+        source.write_bytes(MODELS[model]().SerializeToString())
+        convert(source, converted)
+        reference = measure_resident(REFERENCE, source, shape).total
+        return [
+            Itemised(model, path.suffix, measure_resident(OURS, path, shape), reference)
+            for path in (source, converted)
+        ]
 
 
 def measure_resident(engine: str, model: Path, shape: Sequence[int]) -> Resident:
@@ -145,25 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
     options = parser.parse_args(arguments)
-    rows, above = [], []
-    for name in options.models:
-        shape = input_shape(name)
-        with TemporaryDirectory() as folder:
-            source, converted = Path(folder, "model.onnx"), Path(folder, "model.mnnpy")
-            source.write_bytes(MODELS[name]().SerializeToString())
-            convert(source, converted)
-            theirs = measure_resident(REFERENCE, source, shape).total
-            for path in (source, converted):
-                ours = measure_resident(OURS, path, shape)
-                limit = theirs + _ALLOWANCE_MIB + ours.packed
-                parts = asdict(ours)
-                total = parts.pop("total")
-                numbers = [*parts.values(), ours.other, total, theirs, limit]
-                rows.append([name, path.suffix, *(f"{number:.1f}" for number in numbers)])
-                if total > limit:
-                    above.append(f"{name}{path.suffix}")
-    headings = (*HEADINGS, REFERENCE, "limit")
-    print(text_table(headings, rows, headings[2:]))
+    processes = [process for model in options.models for process in itemised(model)]
+    print(text_table(HEADINGS, [process.row() for process in processes], HEADINGS[2:]))
+    above = [f"{p.model}{p.file}" for p in processes if p.total > p.limit]
     if above:
         print(f"\nabove the limit: {', '.join(above)}")
     return 1 if above else 0

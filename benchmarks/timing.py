@@ -1,13 +1,11 @@
-"""Timing: engines in turn on the same inputs, and how fast the machine can multiply at all."""
+"""Timing: engines in turn on the same inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from time import perf_counter, sleep
 
-import numpy as np
-
-LEAST_ROUNDS = 5
+LEAST_ROUNDS = 3
 SETTLING_SECONDS = 0.03
 """Longer than the worker threads of any engine keep spinning after a run (OpenBLAS: 26 ms)."""
 
@@ -24,7 +22,7 @@ def race(
     threads : of each run; where there is more than one, a pause lets the workers of the turn
         before fall asleep.
     rounds : most turns of each.
-    seconds : budget; no new round begins behind it, once there were five.
+    seconds : budget; no new round begins behind it, once there were three.
 
     Returns
     -------
@@ -43,22 +41,3 @@ def race(
             run()
             times[name].append(perf_counter() - start)
     return times
-
-
-def measure_peak(threads: int, size: int = 512, repeats: int = 40) -> float:
-    """GFLOP/s of fused multiply-adds in float32, taken from NumPy's product of two matrices.
-
-    A good BLAS stays some 10% below what the units could do. One product takes a few milliseconds:
-    long enough to get there, short enough to find a moment when nothing else runs.
-    """
-    from threadpoolctl import threadpool_limits
-
-    a, b = np.random.default_rng(0).standard_normal((2, size, size), dtype=np.float32)
-    product = np.empty_like(a)
-    best = float("inf")
-    with threadpool_limits(threads, user_api="blas"):
-        for _ in range(repeats):
-            start = perf_counter()
-            np.matmul(a, b, out=product)
-            best = min(best, perf_counter() - start)
-    return 2 * size**3 / best / 1e9

@@ -18,6 +18,7 @@ from mnnpy.backends.numba_cpu.products import Finish, Terms, Weights, product_ti
 from mnnpy.backends.numba_cpu.strided_copy import StridedCopy
 from mnnpy.backends.numba_cpu.vector_math import exp
 from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.graph.dims import Shape
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import FLOAT32
 from mnnpy.runtime.ops.attention import Attention
@@ -87,7 +88,9 @@ class AttentionTiles(NativeKernel):
             return "not everything is float32"
         if sum(v is not None for v in task.inputs) != sum(p is not None for p in positions):
             return "there are keys of former calls"
-        return _unfit_operator(region.op) or _unfit(_Sizes.of(task, self.lanes))
+        sizes = _Sizes.of(task, self.lanes)
+        shape = None if positions[3] is None else task.tensor(positions[3]).shape
+        return _unfit_operator(region.op) or _unfit(sizes) or _unfit_mask(shape, sizes)
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         (rows,) = row_choices(_Sizes.of(task, self.lanes).queries, _TALLEST, 8)
@@ -168,9 +171,8 @@ class _Sizes:
         k = Strided.of((*batch, features, -(-keys // lanes) * lanes))
         stored = tuple(int(dim) for dim in task.output().shape)
         back = None if permuted_y is None else [int(axis) for axis in np.argsort(permuted_y)]
-        mask = None
-        if positions[3] is not None and len(shapes[3]) <= len(q.shape):
-            mask = Strided.of(shapes[3]).broadcast((*q.shape[:-1], keys))
+        scores = (*q.shape[:-1], keys)
+        mask = None if positions[3] is None else Strided.of(shapes[3]).broadcast(scores)
         scale = features**-0.5 if region.op.scale is None else region.op.scale
         return _Sizes(q, k, v, Strided.of(stored, back), mask, keys, scale)
 
@@ -194,6 +196,15 @@ def _unfit(sizes: _Sizes) -> str | None:
     if any(operand.pitches[-1] != 1 for operand in (q, v, y)):
         return "rows are not contiguous"
     return "too many keys for a stack" if sizes.keys * _TALLEST > _SCORES_FLOATS else None
+
+
+def _unfit_mask(shape: Shape | None, sizes: _Sizes) -> str | None:
+    scores = (*sizes.q.shape[:-1], sizes.keys)
+    if shape is None or (shape[-1:] == scores[-1:] and len(shape) <= len(scores)):
+        pairs = zip(reversed(shape or ()), reversed(scores), strict=False)
+        if all(dim in (1, size) for dim, size in pairs):
+            return None
+    return f"a mask of {shape} for scores of {scores}"
 
 
 @dataclass(frozen=True, slots=True)

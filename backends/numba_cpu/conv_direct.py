@@ -22,6 +22,9 @@ from mnnpy.schemes.geometry import ConvGeometry
 
 _FEW_CHANNELS = 4
 
+_NEAR_NBYTES = 1 << 18
+"""Weights that leave room for rows in a cache of a megabyte."""
+
 
 class ConvDirect(ConvolutionKernel):
     """Any kernel, stride, dilation and padding, one group; bias and epilogue inside the store.
@@ -70,19 +73,32 @@ class ConvDirect(ConvolutionKernel):
         added = [a for p in epilogue.added if (a := buffers.inputs[p]) is not None]
         assert x is not None
         target = Blocked.of(task.output(), y)
+        rows_first = _rows_first(g, buffers.packed[0].nbytes, int(options["rows"]))
         residuals = tuple(Blocked.of(task.output(), a) for a in added)
         if x.ndim == 4:
             source = planar_source(g, x.shape)
         else:
             origin = Blocked.of(anchored.task.tensor(0), x)
-            if is_flat(g) and not any(t.halo for t in (origin, target, *residuals)):
+            open_ = not any(t.halo for t in (origin, target, *residuals))
+            if is_flat(g) and open_ and not rows_first:
                 origin, target = origin.as_one_row(), target.as_one_row()
                 residuals = tuple(r.as_one_row() for r in residuals)
             source = blocked_source(g, origin)
         kernel = DenseKernel(
-            source, target, residuals, epilogue, int(options["rows"]), int(options["vectors"])
+            source,
+            target,
+            residuals,
+            epilogue,
+            int(options["rows"]),
+            int(options["vectors"]),
+            rows_first,
         )
         return self.call(kernel.ir(), [x, *buffers.packed, y, *added], kernel.units)
+
+
+def _rows_first(g: ConvGeometry, nbytes: int, rows: int) -> bool:
+    """Whether weights stay in the near cache while rows pass, and rows are whole tiles."""
+    return nbytes <= _NEAR_NBYTES and g.output[1] % rows == 0
 
 
 def _config(rows: int, vectors: int) -> Config:

@@ -29,6 +29,7 @@ from mnnpy.schemes.winograd_matrices import winograd_matrices
 
 _TILES_TOGETHER = 49
 _TILE_LIMIT = 9
+_FULL_PACE = 7
 _STACK_NBYTES = 1 << 20
 
 
@@ -72,7 +73,9 @@ class ConvWinograd(ConvolutionKernel):
 
     def work(self, task: Task, config: Config) -> Work:
         t = self._tiling(task, config)
-        products = t.area * t.c * t.k
+        together = t.grid[1] * min(t.rows, t.grid[0])
+        # Where few tiles share a weight, loading it sets the pace, not multiplying.
+        products = t.area * t.c * t.k * max(_FULL_PACE, together) // together
         transforms = t.area * (sum(t.a) * t.c + (t.a[1] + t.m[0]) * t.k)
         macs = t.n * t.tiles * (products + transforms // 2)
         weights = t.n * t.blocks * t.area * t.c * t.k * 4

@@ -60,6 +60,8 @@ class DenseKernel:
     Parameters
     ----------
     rows, vectors : the tile: output pixels by vectors of output channels.
+    rows_first : whether a row passes all weights, which stay in a near cache, before the next one;
+        else a group's weights pass all rows.
     """
 
     source: Source
@@ -68,6 +70,7 @@ class DenseKernel:
     epilogue: Epilogue
     rows: int
     vectors: int
+    rows_first: bool = False
 
     @property
     def groups(self) -> int:
@@ -97,6 +100,8 @@ class DenseKernel:
     @property
     def fetched(self) -> int:
         """Lines of the next group's weights per block of terms, shared among this group's tiles."""
+        if self.rows_first:
+            return 0
         turns = self.source.terms.blocks * self.tiles * self.y.h
         return -(-self.panel // (LINE * turns))
 
@@ -138,8 +143,12 @@ class DenseKernel:
     ) -> None:
         y, source = self.y, self.source
         x, weights, bias, target, *added = pointers
-        rest, row = f.divide(unit, y.h)
-        image, group = f.divide(rest, self.groups)
+        if self.rows_first:
+            rest, group = f.divide(unit, self.groups)
+            image, row = f.divide(rest, y.h)
+        else:
+            rest, row = f.divide(unit, y.h)
+            image, group = f.divide(rest, self.groups)
         block = f.mul(group, self.vectors)
         x = f.at(f.at(x, f.mul(image, source.image)), source.first)
         x = f.at(x, f.mul(row, source.row))
@@ -163,7 +172,7 @@ class DenseKernel:
                 ("ptr", bias),
                 ("ptr", f.at(target, moved)),
                 *(("ptr", f.at(pointer, moved)) for pointer in added),
-                ("ptr", f.at(coming, f.mul(index, step))),
+                *([("ptr", f.at(coming, f.mul(index, step)))] if self.fetched else []),
             )
 
         def tiles(lanes: int) -> None:

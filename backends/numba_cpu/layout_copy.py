@@ -82,8 +82,9 @@ class RowCopy:
             f.loop(count, lambda lane: self._lane(f, source, target, lane))
         if self.y.lanes == self.lanes:
             clear_halo(f, self.y, target, row)
-        else:
-            self._clear_plain_halo(f, y, image, channel, row)
+        elif self.y.halo:
+            count = f.minimum(self.step, f.sub(self.x.c, channel))
+            f.loop(count, lambda k: self._clear_plain_halo(f, y, image, f.add(channel, k), row))
 
     def _run(self, f: Function, source: Value, target: Value) -> None:
         """A row of the same arrangement on both sides."""
@@ -119,10 +120,8 @@ class RowCopy:
     def _clear_plain_halo(
         self, f: Function, y: Value, image: Value, channel: Value, row: Value
     ) -> None:
-        """Zeros around a plain row; there is one channel per unit where a plain halo exists."""
+        """Zeros around a plain row."""
         t = self.y
-        if not t.halo:
-            return
         start = row_start(f, y, t, image, channel, row)
         zero = "0.0"
 

@@ -53,7 +53,8 @@ class MatMulPacked(NativeKernel):
     @staticmethod
     def _is_row(task: Task, position: int) -> bool:
         known = task.known(position)
-        return known is not None and known.size == known.shape[-1] == task.output().shape[-1]
+        columns = task.output().shape[-1]
+        return known is not None and known.shape[-1:] == (columns,) and known.size == columns
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         rows, _, columns = _sizes(task)

@@ -56,7 +56,7 @@ wait:
   %there = icmp uge i64 %now, %wanted
   br i1 %there, label %done, label %patient
 patient:
-  %long = icmp ugt i64 %spins, 5000
+  %long = icmp ugt i64 %spins, 300000
   br i1 %long, label %give_way, label %wait_on
 give_way:
   %ignored = call i32 @sched_yield()

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
-from mnnpy.backends.numba_cpu.products import Finish, Terms, Weights, product_tile
+from mnnpy.backends.numba_cpu.products import LINE, Finish, Terms, Weights, product_tile
+
+_MOST_FETCHED = 8
+"""Lines per block of terms; where tiles are few, weights stream as fast as they can anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,8 @@ class Panels:
     ----------
     added : tensors like the output that the epilogue reads.
     rows : of the output, per tile.
+    packed : whether panels are, or read where they lie.
+    in_row : whether the next panel lies behind this one.
     """
 
     lanes: int
@@ -32,6 +37,7 @@ class Panels:
     rows: int
     vectors: int
     packed: bool = True
+    in_row: bool = True
 
     @property
     def width(self) -> int:
@@ -55,13 +61,20 @@ class Panels:
     def last_width(self) -> int:
         return self.n - (self.count - 1) * self.width
 
+    @property
+    def fetched(self) -> int:
+        """Lines of the next panel per block of terms, shared among this panel's tiles."""
+        lines = -(-self.width * LINE // (LINE * self.tiles))
+        return lines if self.in_row and lines <= _MOST_FETCHED else 0
+
     def add_tiles(self, module: Module) -> None:
         """Add the functions that :meth:`call` calls."""
         names = [f"r{index}" for index in range(self.added)]
         last_vectors = -(-self.last_width // self.lanes)
         last_lanes = self.last_width - (last_vectors - 1) * self.lanes
-        terms = Terms(1, 0, self.k, self.k, ((0,), (0,)), self.k)
-        pitch, aligned = (self.width, True) if self.packed else (self.n, not self.n % self.lanes)
+        blocks = -(-self.k // LINE)
+        terms = Terms(blocks, LINE, LINE, self.k - (blocks - 1) * LINE, ((0,), (0,)), self.k)
+        pitch = self.width if self.packed else self.n
         for rows in sorted({self.rows, self.last_rows}):
             for last in (False, True):
                 vectors = last_vectors if last else self.vectors
@@ -76,7 +89,12 @@ class Panels:
                     self._finish(last_lanes if last else self.lanes, vectors),
                     names,
                     last_lanes if last else None,
-                    Weights(pitch, aligned, last_lanes if last and not self.packed else None),
+                    Weights(
+                        pitch,
+                        self.packed,  # A matrix may be a view that starts anywhere.
+                        last_lanes if last and not self.packed else None,
+                        self.fetched,
+                    ),
                 )
 
     def call(self, f: Function, panel: Value, tile: Value, pointers: Sequence[Value]) -> None:
@@ -89,6 +107,9 @@ class Panels:
         first = f.mul(tile, self.rows)
         place = f.mul(first, self.n)
         arguments = [f.at(x, f.mul(first, self.k)), w, b, *(f.at(p, place) for p in moving)]
+        if self.fetched:
+            turn = f.mul(tile, self.fetched * LINE * -(-self.k // LINE))
+            arguments.append(f.at(w, f.add(turn, self.k * self.width)))
         listed = [("ptr", argument) for argument in arguments]
 
         def run(rows: int) -> None:

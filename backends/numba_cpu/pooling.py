@@ -168,5 +168,6 @@ class _Pool:
         if self.padding_counts:
             number: Value = str(int(np.prod(self.window.kernel)))
         else:
-            number = f.mul(f.sub(r1, r0), f.sub(s1, s0))
+            # Of a window in the padding nothing counts: 0 / 0, as the reference says.
+            number = f.mul(*(f.maximum(0, f.sub(*ends)) for ends in ((r1, r0), (s1, s0))))
         return f.emit(f"sitofp i64 {number} to float")
