@@ -32,9 +32,10 @@ types: .venv  ## mypy on the built wheel, from outside the repository: its impor
 	&& cd "$$site" && MYPYPATH="$$site/site" $(CURDIR)/$(BIN)/mypy -p mnnpy \
 	--config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
-bench: .venv  ## Side by side with other engines; arguments go in ARGS.
+bench: .venv  ## Side by side with other engines, and README's table of it; arguments go in ARGS.
 	$(BIN)/pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks.readme
 
 conformance: .venv  ## ONNX's own test suite, with the counts per backend.
 	$(BIN)/python -W ignore -m tests.conformance $(ARGS)

@@ -1,18 +1,15 @@
 """Side by side with other engines on the CPU: one process, same inputs, taking turns.
 
-``python -m benchmarks --models resnet18 --rounds 5`` for a first look; ``README.md`` here says how
-to read what comes out.
+Without arguments this is the whole benchmark, written to ``results/``. A part of it (``--quick``,
+``--models resnet18 --threads 1``) is printed, and written only where ``--output-dir`` says.
+``README.md`` here says how to read what comes out.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
@@ -28,22 +25,31 @@ from benchmarks.engines import (
     Runner,
     max_error,
 )
-from benchmarks.layers import layer_table
-from benchmarks.models import MODELS, input_shape
-from benchmarks.report import Report, Result
+from benchmarks.layers import layer_page, measure_layers, write_layers
+from benchmarks.machine import machine_facts
+from benchmarks.models import CONVOLUTIONAL, MODELS, input_shape
+from benchmarks.report import Report
+from benchmarks.resident import Itemised, itemised
+from benchmarks.results import Case, Result
 from benchmarks.startup import Startup, measure_startup
-from benchmarks.timing import measure_peak, race
+from benchmarks.timing import race
 
 RESULTS = Path(__file__).resolve().parent / "results"
-_PACKAGES = ("mnnpy", "numpy", "numba", "onnxruntime", "openvino", "MNN")
+_OURS = Mnnpy("numba")
+_ENGINES = [name for name in ENGINES if name != Mnnpy("numpy").name]
+_BATCHES = {"mobilenet_v2": (1, 8, 32), "resnet50": (1, 8, 32)}
+_SEQUENCES = (128, 512)
+_LAYERED = ("mobilenet_v2", "resnet50")
+_QUICK = ("mobilenet_v2", "resnet18", "bert_encoder")
 
 
-class Comparison:
-    """Runs engines on models and collects results, and notes on what did not work."""
+class Contest:
+    """Runs engines on cases and collects results, and notes on what did not work."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.results: list[Result] = []
+        self.memory: list[Itemised] = []
         self.notes: list[str] = list(LEFT_OUT)
         self.engines = list(self._usable(options.engines))
 
@@ -61,56 +67,57 @@ class Comparison:
         print(f"  left out: {text}", flush=True)
 
     def compare(self, model: str) -> None:
-        """All engines on one model, for every number of threads; start-up with the first."""
-        content, feeds = self.model(model)
-        prepared = self._prepared(model, content)
-        for position, threads in enumerate(self.options.threads):
-            startups = {}
+        """All engines on the cases of one model; start-up and memory with the first."""
+        for position, case in enumerate(cases(model, self.options)):
+            content, feeds = built(case)
+            prepared = self._prepared(case, content)
+            startups: dict[str, Startup] = {}
             if position == 0 and self.options.startup:
-                startups = self._startups(model, prepared, feeds, threads)
-            self._compare(model, threads, self._loaded(model, prepared, threads), feeds, startups)
+                startups = self._startups(case, prepared, feeds)
+                self._itemise(model)
+            for threads in self.options.threads:
+                self._compare(case, threads, self._loaded(case, prepared, threads), feeds, startups)
+                startups = {}
 
-    def model(self, name: str) -> tuple[bytes, Arrays]:
-        """ONNX bytes of a model and its input, the same at every call."""
-        batch, sequence = self.options.batch, self.options.sequence
-        print(f"{name}: building", flush=True)
-        model = MODELS[name](batch=batch, sequence=sequence)
-        shape = input_shape(name, batch, sequence)
-        feed = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-        return model.SerializeToString(), {model.graph.input[0].name: feed}
-
-    def _prepared(self, model: str, content: bytes) -> dict[str, bytes]:
+    def _prepared(self, case: Case, content: bytes) -> dict[str, bytes]:
         prepared = {}
         for name in self.engines:
             try:
                 prepared[name] = ENGINES[name].prepare(content)
             except Exception as error:  # One engine's failure is a result, not the end.
-                self._note(f"{model} on {name}: {error}")
+                self._note(f"{case} on {name}: {error}")
         return prepared
 
     def _startups(
-        self, model: str, prepared: Mapping[str, bytes], feeds: Arrays, threads: int
+        self, case: Case, prepared: Mapping[str, bytes], feeds: Arrays
     ) -> dict[str, Startup]:
         startups = {}
         for name, content in prepared.items():
             try:
-                startups[name] = measure_startup(name, content, feeds, threads)
+                startups[name] = measure_startup(name, content, feeds, self.options.threads[0])
             except RuntimeError as error:
-                self._note(f"start-up with {model}: {error}")
+                self._note(f"start-up with {case}: {error}")
         return startups
 
-    def _loaded(self, model: str, prepared: Mapping[str, bytes], threads: int) -> dict[str, Runner]:
+    def _itemise(self, model: str) -> None:
+        if {_OURS.name, REFERENCE} <= set(self.engines):
+            try:
+                self.memory += itemised(model)
+            except RuntimeError as error:
+                self._note(f"memory of {model}: {error}")
+
+    def _loaded(self, case: Case, prepared: Mapping[str, bytes], threads: int) -> dict[str, Runner]:
         runners = {}
         for name, content in prepared.items():
             try:
                 runners[name] = ENGINES[name].load(content, threads)
             except Exception as error:
-                self._note(f"{model} on {name}: {error}")
+                self._note(f"{case} on {name}: {error}")
         return runners
 
     def _compare(
         self,
-        model: str,
+        case: Case,
         threads: int,
         runners: Mapping[str, Runner],
         feeds: Arrays,
@@ -122,9 +129,10 @@ class Comparison:
         times = race(runs, threads, self.options.rounds, self.options.seconds)
         for name, runner in runners.items():
             found = Result(
-                model=model,
+                model=case.model,
                 threads=threads,
-                batch=self.options.batch,
+                batch=case.batch,
+                sequence=case.sequence,
                 engine=name,
                 best_ms=min(times[name]) * 1e3,
                 median_ms=median(times[name]) * 1e3,
@@ -140,75 +148,78 @@ class Comparison:
                 flush=True,
             )
 
-    def layers(self, model: str) -> None:
-        """Print the steps of our own engines."""
-        content, feeds = self.model(model)
-        for threads in self.options.threads:
-            peak = measure_peak(threads)
-            for name in self.engines:
-                engine = ENGINES[name]
-                if isinstance(engine, Mnnpy):
-                    repeats = self.options.rounds
-                    print(f"\n{model} on {name}, {threads} thread(s)\n")
-                    print(layer_table(content, feeds, engine.backend, threads, peak, repeats))
+
+def cases(model: str, options: argparse.Namespace) -> list[Case]:
+    """What is run of a model: the sizes asked for, else those of the whole benchmark."""
+    if options.quick:
+        batches, sequences = (1,), _SEQUENCES[:1]
+    else:
+        batches, sequences = _BATCHES.get(model, (1,)), _SEQUENCES
+    lengths: Sequence[int | None] = options.sequence or sequences
+    if model in CONVOLUTIONAL:
+        lengths = (None,)
+    return [Case(model, b, s) for b in options.batch or batches for s in lengths]
+
+
+def built(case: Case) -> tuple[bytes, Arrays]:
+    """ONNX bytes of a case and its input, the same at every call."""
+    print(f"{case}: building", flush=True)
+    sizes = {"batch": case.batch, "sequence": case.sequence or _SEQUENCES[0]}
+    model = MODELS[case.model](**sizes)
+    shape = input_shape(case.model, **sizes)
+    feed = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    return model.SerializeToString(), {model.graph.input[0].name: feed}
+
+
+def layers(models: Sequence[str], facts: Sequence[str], options: argparse.Namespace) -> str:
+    """Tables of our layers; writes ``layers.md`` where there is a folder for it."""
+    pages = {}
+    for model in models:
+        case = cases(model, options)[0]
+        content, feeds = built(case)
+        for threads in options.threads:
+            found = measure_layers(content, feeds, _OURS.backend, threads, options.rounds)
+            pages[f"{case}, {threads} thread(s)"] = layer_page(found)
+    if options.output_dir is not None:
+        write_layers(options.output_dir / "layers.md", facts, pages)
+    return "\n\n".join(f"{title}\n\n{page}" for title, page in pages.items())
 
 
 def _predicted_ms(runner: Runner) -> float | None:
     return runner.predicted_seconds * 1e3 if isinstance(runner, MnnpyRunner) else None
 
 
-def machine_facts(engines: Sequence[str]) -> list[str]:
-    """What the figures depend on."""
-    load = os.getloadavg()[0]
-    peaks = ", ".join(f"{measure_peak(n):.0f} on {n} thread(s)" for n in (1, _cores()))
-    return [
-        f"{date.today()}: {_cpu_name()}, {_cores()} cores; {platform.system()}, "
-        f"Python {platform.python_version()}",
-        f"load of the machine by others at the start: {load:.1f}"
-        + (" (not idle: trust ratios, not times)" if load > 0.3 else ""),
-        f"NumPy's matrix products reach {peaks} (GFLOP/s, float32)",
-        "versions: " + ", ".join(f"{name} {v}" for name in _PACKAGES if (v := _version(name))),
-        *(f"{name}: {ENGINES[name].settings}" for name in engines),
-    ]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; ``output_dir`` is None where nothing is to be written."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
-    add("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
-    add("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="NAME")
-    add("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
-    add("--batch", type=int, default=1)
-    add("--sequence", type=int, default=128, help="tokens of bert_encoder")
+    add("--models", nargs="+", choices=MODELS, metavar="NAME")
+    add("--engines", nargs="+", choices=ENGINES, metavar="NAME")
+    add("--threads", nargs="+", type=int, metavar="N", help="1 and 2 where nothing is said")
+    add("--batch", nargs="+", type=int, metavar="N", help="1, 8 and 32 of two networks, else 1")
+    add("--sequence", nargs="+", type=int, metavar="N", help="tokens of bert_encoder: 128 and 512")
     add("--rounds", type=int, default=20, help="most counted runs of each engine")
-    add("--seconds", type=float, default=20.0, help="budget per model and number of threads")
-    add("--output-dir", type=Path, default=RESULTS, help="where cpu.md and cpu.json go")
+    add("--seconds", type=float, help="budget per case and number of threads; else 8")
+    add("--output-dir", type=Path, help="where cpu.md, cpu.json and layers.md go")
     add("--no-startup", dest="startup", action="store_false", help="skip start-up and memory")
-    add("--per-layer", action="store_true", help="print the steps of our own engines instead")
+    add("--per-layer", action="store_true", help="only the layers of our plans: layers.md")
+    add("--quick", action="store_true", help="three networks in a minute")
     options = parser.parse_args(arguments)
-    for name in ("batch", "sequence", "rounds"):
-        if getattr(options, name) < 1:
+    for name in ("threads", "batch", "sequence", "rounds"):
+        given = getattr(options, name)
+        if given is not None and np.min(given) < 1:
             parser.error(f"--{name} must be at least 1")
-    if min(options.threads) < 1:
-        parser.error("--threads must be at least 1")
+    parts = ("models", "engines", "threads", "batch", "sequence")
+    whole = not options.quick and options.startup and not any(getattr(options, p) for p in parts)
+    if options.output_dir is None and (whole or options.per_layer):
+        options.output_dir = RESULTS
+    options.layered = _LAYERED if whole else ()
+    options.startup = options.startup and not options.quick
+    options.seconds = options.seconds or (2.0 if options.quick else 8.0)
+    options.threads = options.threads or [1, 2]
+    options.engines = options.engines or _ENGINES
+    usual = _LAYERED if options.per_layer else _QUICK if options.quick else MODELS
+    options.models = options.models or list(usual)
     return options
 
 
@@ -216,16 +227,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, or show layers; results are written after every model."""
     options = parse(arguments)
     if options.per_layer:
-        comparison = Comparison(options)
-        for model in options.models:
-            comparison.layers(model)
+        print(layers(options.models, machine_facts([_OURS.name]), options))
         return 0
-    comparison = Comparison(options)
-    facts = machine_facts(comparison.engines)
+    contest = Contest(options)
+    facts = machine_facts(contest.engines)
     for model in options.models:
-        comparison.compare(model)
-        Report(comparison.results, facts, comparison.notes).write(options.output_dir)
-    print((options.output_dir / "cpu.md").read_text())
+        contest.compare(model)
+        report = Report(contest.results, facts, contest.notes, contest.memory)
+        if options.output_dir is not None:
+            report.write(options.output_dir)
+    print(report.markdown())
+    if options.layered:
+        print(layers(options.layered, facts[: -len(contest.engines)], options))
     return 0
 
 

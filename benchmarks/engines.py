@@ -137,8 +137,9 @@ class OpenVino:
     name = "openvino"
     settings = (
         "INFERENCE_PRECISION_HINT f32 (its default is bf16 where the CPU has it), "
-        "PERFORMANCE_HINT LATENCY, one stream, inputs shared, outputs copied; ENABLE_CPU_PINNING off, "
-        "since it would bind the calling thread to a core, for every engine of the process"
+        "PERFORMANCE_HINT LATENCY, one stream, inputs shared, outputs copied, "
+        "ENABLE_CPU_PINNING off: it would bind the calling thread to a core for all engines, which "
+        "share one process"
     )
 
     def available(self) -> str | None:

@@ -100,10 +100,8 @@ class Comparison:
     ) -> float | None:
         """The peer's time (the best peer's where none is named) over that of an engine of ours."""
         mine = self.best(case, threads, engine)
-        if peer is None:
-            theirs = self.best_peer(case, threads)
-        else:
-            theirs = self.best(case, threads, peer)
+        named = None if peer is None else self.best(case, threads, peer)
+        theirs = self.best_peer(case, threads) if peer is None else named
         return None if mine is None or theirs is None else theirs / mine
 
     def mean_speed_up(self, threads: int, engine: str, peer: str | None = None) -> float | None:

@@ -88,9 +88,9 @@ class AttentionTiles(NativeKernel):
             return "not everything is float32"
         if sum(v is not None for v in task.inputs) != sum(p is not None for p in positions):
             return "there are keys of former calls"
-        sizes = _Sizes.of(task, self.lanes)
-        shape = None if positions[3] is None else task.tensor(positions[3]).shape
-        return _unfit_operator(region.op) or _unfit(sizes) or _unfit_mask(shape, sizes)
+        sizes, mask = _Sizes.of(task, self.lanes), positions[3]
+        reason = _unfit_operator(region.op) or _unfit(sizes)
+        return reason or (None if mask is None else _unfit_mask(task.tensor(mask).shape, sizes))
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         (rows,) = row_choices(_Sizes.of(task, self.lanes).queries, _TALLEST, 8)
@@ -198,13 +198,12 @@ def _unfit(sizes: _Sizes) -> str | None:
     return "too many keys for a stack" if sizes.keys * _TALLEST > _SCORES_FLOATS else None
 
 
-def _unfit_mask(shape: Shape | None, sizes: _Sizes) -> str | None:
+def _unfit_mask(shape: Shape, sizes: _Sizes) -> str | None:
+    """Why a mask is not one number for each key; a shorter one hides the keys behind it."""
     scores = (*sizes.q.shape[:-1], sizes.keys)
-    if shape is None or (shape[-1:] == scores[-1:] and len(shape) <= len(scores)):
-        pairs = zip(reversed(shape or ()), reversed(scores), strict=False)
-        if all(dim in (1, size) for dim, size in pairs):
-            return None
-    return f"a mask of {shape} for scores of {scores}"
+    within = zip(reversed(shape), reversed(scores), strict=False)
+    fits = len(shape) <= len(scores) and all(dim in (1, size) for dim, size in within)
+    return None if fits and shape[-1:] == scores[-1:] else f"mask {shape} of scores {scores}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ class NumbaBackend(host_memory.HostMemory):
         from mnnpy.backends.numba_cpu.concat import ConcatBlocks
         from mnnpy.backends.numba_cpu.conv_depthwise import ConvDepthwise
         from mnnpy.backends.numba_cpu.conv_direct import ConvDirect
+        from mnnpy.backends.numba_cpu.conv_separable import ConvSeparable
         from mnnpy.backends.numba_cpu.conv_transposed import ConvTransposedDirect
         from mnnpy.backends.numba_cpu.conv_winograd import ConvWinograd
         from mnnpy.backends.numba_cpu.elementwise import ElementwiseVectors
@@ -85,6 +86,7 @@ class NumbaBackend(host_memory.HostMemory):
                 ConvDirect,
                 ConvWinograd,
                 ConvDepthwise,
+                ConvSeparable,
                 MatMulPacked,
                 MatMulPanels,
                 AttentionTiles,
@@ -100,12 +102,14 @@ class NumbaBackend(host_memory.HostMemory):
 
     def regions(self, graph: Graph, values: Mapping[str, Value]) -> Iterable[tuple[Node, ...]]:
         from mnnpy.backends.numba_cpu.attention_region import attention_regions
+        from mnnpy.backends.numba_cpu.conv_separable import separable_regions
         from mnnpy.backends.numba_cpu.pointwise import GENERATED
 
         behind_products = list(epilogue_regions(graph, values, GENERATED))
         taken = {node.name for region in behind_products for node in region}
         return chain(
             behind_products,
+            separable_regions(graph, behind_products),
             attention_regions(graph),
             elementwise_trees(graph, values, GENERATED, taken),
             elementwise_trees(graph, values, GENERATED),

@@ -34,7 +34,8 @@ class ConvDepthwise(ConvolutionKernel):
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         g = ConvGeometry.of(split_anchored(task).task)
-        return tuple((("rows", rows),) for rows in row_choices(g.output[1], 14, 5))
+        tallest = 7 if g.strides[1] == 1 else 14
+        return tuple((("rows", rows),) for rows in row_choices(g.output[1], tallest, 5))
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         anchored = split_anchored(task)
@@ -49,7 +50,7 @@ class ConvDepthwise(ConvolutionKernel):
         x, y = buffers.inputs[anchored.source], buffers.outputs[0]
         added = [a for p in epilogue.added if (a := buffers.inputs[p]) is not None]
         assert x is not None
-        kernel = _Depthwise(
+        kernel = DepthwiseKernel(
             ConvGeometry.of(anchored.task),
             Blocked.of(anchored.task.tensor(0), x),
             Blocked.of(task.output(), y),
@@ -62,7 +63,7 @@ class ConvDepthwise(ConvolutionKernel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Depthwise:
+class DepthwiseKernel:
     """Everything that the code depends on; one unit is a row of one channel block."""
 
     g: ConvGeometry
@@ -81,24 +82,41 @@ class _Depthwise:
         return str(module)
 
     def _row(self, f: Function, unit: Value, pointers: Sequence[Value]) -> None:
+        rest, row = f.divide(unit, self.y.h)
+        image, block = f.divide(rest, self.y.blocks)
+        *read, target = (*pointers[:3], pointers[3])
+        added = [
+            row_start(f, pointer, r, image, block, row)
+            for pointer, r in zip(pointers[4:], self.residuals, strict=True)
+        ]
+        start = row_start(f, target, self.y, image, block, row)
+        self.put_row(f, (image, block, row), read, start, added)
+        clear_halo(f, self.y, start, row)
+
+    def put_row(
+        self,
+        f: Function,
+        place: tuple[Value, Value, Value],
+        pointers: Sequence[Value],
+        target: Value,
+        added: Sequence[Value] = (),
+    ) -> None:
+        """One row of one channel block, for ``place`` (image, block, row).
+
+        ``pointers`` are the input, weights and bias; ``target`` and ``added`` start at the row.
+        """
         g, x, y = self.g, self.x, self.y
-        source, weights, bias, target, *added = pointers
-        rest, row = f.divide(unit, y.h)
-        image, block = f.divide(rest, y.blocks)
+        (image, block, row), (source, weights, bias) = place, pointers
         first = (x.halo - g.begin[0]) * x.row + (x.halo - g.begin[1]) * x.lanes
         source = f.at(f.at(source, f.mul(image, x.image)), f.mul(block, x.plane))
         source = f.at(f.at(source, f.mul(row, g.strides[0] * x.row)), first)
         weights = f.at(weights, f.mul(block, g.taps * y.lanes))
         start = f.load_vector(f.at(bias, f.mul(block, y.lanes)))
-        target = row_start(f, target, y, image, block, row)
-        added = [
-            row_start(f, pointer, r, image, block, row)
-            for pointer, r in zip(added, self.residuals, strict=True)
-        ]
 
         def tile(pixels: int, first: Value) -> None:
             moved = f.mul(first, y.lanes)
             seen = f.at(source, f.mul(first, g.strides[1] * x.lanes))
+            self._fetch_ahead(f, seen, pixels)
             sums = self._sums(f, seen, weights, start, pixels)
             for pixel, total in enumerate(sums):
                 operands = tuple(
@@ -113,7 +131,14 @@ class _Depthwise:
             f.loop(full, lambda index: tile(self.rows, f.mul(index, self.rows)))
         if tail:
             tile(tail, str(full * self.rows))
-        clear_halo(f, y, target, row)
+
+    def _fetch_ahead(self, f: Function, seen: Value, pixels: int) -> None:
+        """Bring near what the next row of outputs reads and this one does not."""
+        g, x = self.g, self.x
+        below = ((g.kernel[0] - 1) * g.dilations[0] + 1) * x.row
+        for row in range(g.strides[0]):
+            for column in range(pixels * g.strides[1]):
+                f.prefetch(f.at(seen, below + row * x.row + column * x.lanes))
 
     def _sums(
         self, f: Function, seen: Value, weights: Value, start: Value, pixels: int

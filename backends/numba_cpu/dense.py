@@ -107,6 +107,15 @@ class DenseKernel:
 
     def ir(self) -> str:
         module = Module(self.y.lanes)
+        self.add_tiles(module)
+        f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
+        pointers = [f.argument("%args", index) for index in range(4 + len(self.residuals))]
+        f.loop("%end", lambda unit: self._unit(f, unit, pointers), start="%begin")
+        f.finish()
+        return str(module)
+
+    def add_tiles(self, module: Module) -> None:
+        """Add the functions that :meth:`put_row` calls."""
         names = [f"r{index}" for index in range(len(self.residuals))]
         full, tail = divmod(self.y.w, self.rows)
         pitch = (self.y.lanes, self.y.plane)
@@ -125,11 +134,6 @@ class DenseKernel:
                     weights=Weights(self.vectors * self.y.lanes, fetched=self.fetched),
                     lanes=lanes,
                 )
-        f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
-        pointers = [f.argument("%args", index) for index in range(4 + len(names))]
-        f.loop("%end", lambda unit: self._row(f, unit, pointers, full, tail), start="%begin")
-        f.finish()
-        return str(module)
 
     def _finish(self, f: Function, total: Value, row: int, v: int) -> Value:
         operands = tuple(
@@ -138,20 +142,29 @@ class DenseKernel:
         )
         return self.epilogue.apply(f, total, operands)
 
-    def _row(
-        self, f: Function, unit: Value, pointers: Sequence[Value], full: int, tail: int
-    ) -> None:
-        y, source = self.y, self.source
-        x, weights, bias, target, *added = pointers
+    def _unit(self, f: Function, unit: Value, pointers: Sequence[Value]) -> None:
         if self.rows_first:
             rest, group = f.divide(unit, self.groups)
-            image, row = f.divide(rest, y.h)
+            image, row = f.divide(rest, self.y.h)
         else:
-            rest, row = f.divide(unit, y.h)
+            rest, row = f.divide(unit, self.y.h)
             image, group = f.divide(rest, self.groups)
+        x = f.at(f.at(pointers[0], f.mul(image, self.source.image)), self.source.first)
+        x = f.at(x, f.mul(row, self.source.row))
+        self.put_row(f, (image, group, row), [x, *pointers[1:]])
+
+    def put_row(
+        self, f: Function, place: tuple[Value, Value, Value], pointers: Sequence[Value]
+    ) -> None:
+        """One row of one group of outputs, for ``place`` (image, group, row).
+
+        ``pointers`` are what the row's first pixel reads, then weights, bias, output and added
+        tensors from their start.
+        """
+        y, source, (image, group, row) = self.y, self.source, place
+        x, weights, bias, target, *added = pointers
+        full, tail = divmod(y.w, self.rows)
         block = f.mul(group, self.vectors)
-        x = f.at(f.at(x, f.mul(image, source.image)), source.first)
-        x = f.at(x, f.mul(row, source.row))
         weights = f.at(weights, f.mul(group, self.panel))
         step = self.fetched * LINE * source.terms.blocks
         coming = f.at(f.at(weights, self.panel), f.mul(row, self.tiles * step))

@@ -235,7 +235,7 @@ def transposed_output(
     Raises
     ------
     ShapeError
-        Where attributes have another rank or are not positive.
+        Where attributes have another rank, are not positive, or cut off more than there is.
     """
     rank = len(spatial)
     sizes, strides, pads, dilations = _explicit(rank, kernel, strides, pads, dilations, auto_pad)
@@ -263,6 +263,8 @@ def transposed_output(
         return Window(sizes, strides, dilations, tuple(begin), tuple(end), wanted)
     begin_, end_ = pads[:rank], pads[rank:]
     output = tuple(f - lo - hi for f, lo, hi in zip(full, begin_, end_, strict=True))
+    if any(isinstance(size, int) and size < 0 for size in output):
+        raise ShapeError(f"pads {pads} cut more off than the output {full} has")
     return Window(sizes, strides, dilations, begin_, end_, output)
 
 

@@ -149,6 +149,8 @@ def is_anchored(graph: Graph) -> bool:
     if not all(name in graph.inputs for name in anchor.reads):
         return False
     for node in rest:
+        if isinstance(node.op, Conv | ConvTranspose | MatMul | Gemm):
+            return False
         others = [name for name in node.reads if name != running]
         if len(node.reads) != len(others) + 1 or any(n not in graph.inputs for n in others):
             return False
