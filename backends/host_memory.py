@@ -8,6 +8,7 @@ import platform
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -15,11 +16,36 @@ from mnnpy.runtime.graph.types import Array, DType
 
 ALIGNMENT = 64
 
+_HUGE_PAGE = 1 << 21
+_CHUNK_NBYTES = 1 << 24
+
+_chunk: list[Array] = []
+"""What is left of the chunk that small arrays are cut from."""
+
+_chunk_lock = Lock()
+
 
 def aligned_bytes(nbytes: int) -> Array:
-    """Uninitialised bytes that start at a cache line."""
-    raw = np.empty(nbytes + ALIGNMENT, dtype=np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
+    """Uninitialised bytes that start at a cache line, in huge pages where the system has them.
+
+    Small arrays share a chunk, which is given back when the last of them is gone.
+    """
+    room = -(-nbytes // ALIGNMENT) * ALIGNMENT
+    if room > _CHUNK_NBYTES // 4:
+        return _fresh(room)[:nbytes]
+    with _chunk_lock:
+        left = _chunk[0] if _chunk and len(_chunk[0]) >= room else _fresh(_CHUNK_NBYTES)
+        _chunk[:] = [left[room:]]
+    return left[:nbytes]
+
+
+def _fresh(nbytes: int) -> Array:
+    """Bytes from a huge page on: streams of weights run up to twice as fast as over small pages.
+
+    NumPy asks for huge pages for whatever takes 4 MB.
+    """
+    raw = np.empty(nbytes + _HUGE_PAGE, dtype=np.uint8)
+    start = -raw.ctypes.data % _HUGE_PAGE
     return raw[start : start + nbytes]
 
 

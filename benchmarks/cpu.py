@@ -37,8 +37,8 @@ from benchmarks.timing import race
 RESULTS = Path(__file__).resolve().parent / "results"
 _OURS = Mnnpy("numba")
 _ENGINES = [name for name in ENGINES if name != Mnnpy("numpy").name]
-_BATCHES = {"mobilenet_v2": (1, 8, 32), "resnet50": (1, 8, 32)}
-_SEQUENCES = (128, 512)
+_BATCHES: dict[str, tuple[int, ...]] = {"mobilenet_v2": (1, 8, 32), "resnet50": (1, 8, 32)}
+_SEQUENCES: tuple[int, ...] = (128, 512)
 _LAYERED = ("mobilenet_v2", "resnet50")
 _QUICK = ("mobilenet_v2", "resnet18", "bert_encoder")
 
@@ -151,14 +151,12 @@ class Contest:
 
 def cases(model: str, options: argparse.Namespace) -> list[Case]:
     """What is run of a model: the sizes asked for, else those of the whole benchmark."""
-    if options.quick:
-        batches, sequences = (1,), _SEQUENCES[:1]
-    else:
-        batches, sequences = _BATCHES.get(model, (1,)), _SEQUENCES
+    usual: Sequence[int] = (1,) if options.quick else _BATCHES.get(model, (1,))
+    sequences: Sequence[int] = _SEQUENCES[:1] if options.quick else _SEQUENCES
     lengths: Sequence[int | None] = options.sequence or sequences
     if model in CONVOLUTIONAL:
         lengths = (None,)
-    return [Case(model, b, s) for b in options.batch or batches for s in lengths]
+    return [Case(model, b, s) for b in options.batch or usual for s in lengths]
 
 
 def built(case: Case) -> tuple[bytes, Arrays]:

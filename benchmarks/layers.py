@@ -69,6 +69,10 @@ class Layer:
         """What keeps the layer below the peak, as far as its shape and its traffic tell."""
         product = self.product
         rate = self.task.nbytes / self.seconds / 1e9
+        if isinstance(product.op, Fused):
+            convolutions = [n.op for n in product.op.graph.nodes if isinstance(n.op, Conv)]
+            if any(convolution.group > 1 for convolution in convolutions):
+                return f"holds a depthwise convolution: bound by loads and memory, {rate:.0f} GB/s"
         if isinstance(product.op, Conv):
             channels, inner = int(product.tensor(0).shape[1]), int(product.tensor(1).shape[1])
             if product.op.group == channels > 1:

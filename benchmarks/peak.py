@@ -65,7 +65,7 @@ def multiply_adds(lanes: int, turns: int) -> str:
     a, b = f.broadcast(factors), f.broadcast(f.at(factors, 1))
     first = [f.broadcast(f.at(starts, index)) for index in range(_SUMS)]
 
-    def turn(_: Value, *sums: Value) -> list[Value]:
+    def turn(index: Value, *sums: Value) -> list[Value]:
         found = list(sums)
         for _ in range(_UNROLLED):
             found = [f.fma(value, a, b) for value in found]

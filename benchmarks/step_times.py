@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,9 @@ def time_steps(
     repeats : runs, after one that is not counted.
     """
     timed = [
-        clocked(list(group), threads) if native else _single(list(group))
-        for native, group in groupby(
-            executable.step_runs, key=lambda run: isinstance(run, NativeCall | NativeSequence)
-        )
+        clocked(runs, threads) if _is_native(runs) else _single(runs)
+        for _, group in groupby(executable.step_runs, key=lambda run: _is_native([run]))
+        for runs in [list(group)]
     ]
     best = np.full(len(executable.step_runs), np.inf)
     with executable.entered():
@@ -47,6 +46,11 @@ def time_steps(
             if repeat:
                 best = np.minimum(best, found)
     return [float(seconds) for seconds in best]
+
+
+def _is_native(runs: list[Run]) -> TypeGuard[list[NativeCall | NativeSequence]]:
+    """Whether all are generated kernels."""
+    return all(isinstance(run, NativeCall | NativeSequence) for run in runs)
 
 
 def clocked(runs: Sequence[NativeCall | NativeSequence], threads: int) -> Timed:

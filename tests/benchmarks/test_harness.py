@@ -11,13 +11,16 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from benchmarks.cpu import parse
+from benchmarks.cpu import RESULTS, cases, parse
 from benchmarks.engines import ENGINES, max_error
-from benchmarks.layers import layer_table
+from benchmarks.markdown import markdown_table
 from benchmarks.memory import memory_rows
-from benchmarks.report import Report, Result, geometric_mean, markdown_table
+from benchmarks.models import MODELS
+from benchmarks.report import Report
+from benchmarks.resident import Itemised, Resident
+from benchmarks.results import Result, geometric_mean, read_results, write_results
 from benchmarks.startup import Startup, measure_startup
-from benchmarks.timing import LEAST_ROUNDS, measure_peak, race
+from benchmarks.timing import LEAST_ROUNDS, race
 from mnnpy.runtime.preinference.plan import MemoryPlan, Slot
 
 FEEDS = {"x": np.random.default_rng(0).standard_normal((2, 3, 5, 5), dtype=np.float32)}
@@ -48,8 +51,16 @@ def tiny_model() -> bytes:
     return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
 
 
-def result(model: str, engine: str, best_ms: float, **more: Any) -> Result:
-    return Result(model, 1, 1, engine, best_ms, best_ms + 1, 5, **more)
+def result(
+    model: str,
+    engine: str,
+    best_ms: float,
+    threads: int = 1,
+    batch: int = 1,
+    sequence: int | None = None,
+    **more: Any,
+) -> Result:
+    return Result(model, threads, batch, sequence, engine, best_ms, best_ms + 1, 5, **more)
 
 
 @pytest.mark.parametrize(
@@ -73,32 +84,61 @@ def test_markdown_table() -> None:
     ]
 
 
-def test_report_compares_with_each_peer_and_the_best(tmp_path: Path) -> None:
-    results = [
-        result("a", "mnnpy-numpy", 20.0, predicted_ms=10.0, max_error=1e-6),
-        result("a", "onnxruntime", 10.0, max_error=0.0, startup=Startup(1.0, 2.0, None, 4.0)),
-        result("a", "openvino", 5.0),
-        result("b", "mnnpy-numpy", 8.0),
-        result("b", "onnxruntime", 8.0),
-    ]
-    Report(results, ["a machine"], ["mnn: not installed"]).write(tmp_path)
+RESULTS_OF_ALL_KINDS = [
+    result("resnet18", "mnnpy-numba", 20.0, predicted_ms=10.0, max_error=1e-6),
+    result("resnet18", "onnxruntime", 10.0, max_error=0.0, startup=Startup(1.0, 2.0, None, 4.0)),
+    result("resnet18", "openvino", 5.0),
+    result("vgg16", "mnnpy-numba", 8.0),
+    result("vgg16", "onnxruntime", 8.0),
+    result("bert_encoder", "mnnpy-numba", 1.0, sequence=512),
+    result("bert_encoder", "onnxruntime", 9.0, sequence=512),
+    result("resnet18", "mnnpy-numba", 10.0, threads=2),
+    result("resnet18", "onnxruntime", 8.0, threads=2),
+    result("resnet18", "mnnpy-numba", 64.0, threads=2, batch=8),
+    result("resnet18", "onnxruntime", 96.0, threads=2, batch=8),
+]
+
+
+def test_report(tmp_path: Path) -> None:
+    memory = [Itemised("resnet18", ".onnx", Resident(1, 2, 3, 4, 5, 300), 140.0)]
+    report = Report(RESULTS_OF_ALL_KINDS, ["a machine"], ["mnn: not installed"], memory)
+    report.write(tmp_path)
     lines = [" ".join(line.split()) for line in (tmp_path / "cpu.md").read_text().split("\n")]
     expected = [
-        "| a | 20.00 | 10.00 | 5.00 |",
-        "| b | 8.00 | 8.00 | - |",
-        "| mnnpy-numpy | a | 2.00x | 4.00x | 4.00x |",
-        "| mnnpy-numpy | b | 1.00x | - | 1.00x |",
-        "| mnnpy-numpy | geometric mean | 1.41x | 4.00x | 2.00x |",
-        "| a | mnnpy-numpy | 20.00 | 21.00 | 5 | 1.0e-06 | 10.00 | 0.50x |",
-        "| a | onnxruntime | 1 | 1.00 | 2.00 | - | 4.00 |",
+        "| resnet18 | 20.00 | 10.00 | 5.00 |",
+        "| vgg16 | 8.00 | 8.00 | - |",
+        "| mnnpy-numba | resnet18 | 0.50x | 0.25x | 0.25x |",
+        "| mnnpy-numba | bert_encoder, 512 tokens | 9.00x | - | 9.00x |",
+        "| mnnpy-numba | geometric mean, convolutional | 0.71x | 0.25x | 0.50x |",
+        "| mnnpy-numba | resnet18, batch 8 | 1.50x | - | 1.50x |",
+        "| mnnpy-numba | geometric mean, convolutional | 0.80x | - | 0.80x |",
+        "| resnet18 | 8 | 2 | 8.00 | 12.00 | - | 1.25x | 1.50x |",
+        "| resnet18 | 2.00x | 1.25x | - |",
+        "| resnet18 | mnnpy-numba | 1 | 20.00 | 21.00 | 5 | 1.0e-06 | 10.00 | 0.50x |",
+        "| resnet18 | onnxruntime | 1 | 1.00 | 2.00 | - | 4.00 |",
+        "| resnet18 | .onnx | 1.0 | 2.0 | 3.0 | 4.0 | 5.0 | 285.0 | 300.0 | 140.0 | 293.0 |",
+        "Above the limit: resnet18.onnx.",
         "- mnn: not installed",
     ]
     assert [line for line in expected if line not in lines] == []
     stored = json.loads((tmp_path / "cpu.json").read_text())
-    wanted = {"model": "a", "threads": 1, "batch": 1, "engine": "mnnpy-numpy", "best_ms": 20.0}
-    assert wanted.items() <= stored[0].items()
+    wanted = {"model": "resnet18", "threads": 1, "batch": 1, "engine": "mnnpy-numba"}
+    assert (wanted | {"sequence": None, "best_ms": 20.0}).items() <= stored[0].items()
     assert {"median_ms", "max_error"} <= stored[0].keys()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cpu.json", "cpu.md"]
+
+
+@pytest.mark.parametrize("kept", [RESULTS_OF_ALL_KINDS[:1], RESULTS_OF_ALL_KINDS[5:], []])
+def test_a_report_of_little_has_no_empty_section(kept: list[Result]) -> None:
+    page = Report(kept, ["a machine"], []).markdown()
+    sections = page.split("## ")[1:]
+    assert all(len(section.strip().split("\n")) > 1 for section in sections)
+    assert "Left out" not in page
+
+
+def test_results_survive_the_file(tmp_path: Path) -> None:
+    write_results(tmp_path / "cpu.json", RESULTS_OF_ALL_KINDS)
+    assert read_results(tmp_path / "cpu.json") == RESULTS_OF_ALL_KINDS
 
 
 @pytest.mark.parametrize("rounds", [1, 3, LEAST_ROUNDS + 2])
@@ -153,14 +193,6 @@ def test_startup_reports_a_failure() -> None:
         measure_startup("mnnpy-numpy", b"no model", FEEDS, threads=1)
 
 
-def test_layers_sum_up_the_multiply_adds() -> None:
-    peak = measure_peak(threads=1, size=64, repeats=2)
-    table = layer_table(tiny_model(), FEEDS, "numpy", 1, peak, repeats=2)
-    macs = 2 * 4 * 3 * 9 * 25 + 2 * 100 * 6
-    assert f"{macs / 1e6:,.0f} MMACs" in table
-    assert f"of the peak of {peak:.0f}" in table
-
-
 def test_memory_rows() -> None:
     slots = {"x": Slot("host", 0, 1024, 0, 1), "y": Slot("host", 1024, 1024, 1, 2)}
     scratch = Slot("host", 2048, 512, 1, 1)
@@ -169,8 +201,56 @@ def test_memory_rows() -> None:
     assert memory_rows("m", memory, weights=4096) == [expected]
 
 
-def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse(["--models", "resnet18", "--threads", "1"]).models == ["resnet18"]
+@pytest.mark.parametrize(
+    ("arguments", "model", "expected"),
+    [
+        ([], "resnet50", ["resnet50", "resnet50, batch 8", "resnet50, batch 32"]),
+        ([], "resnet18", ["resnet18"]),
+        ([], "bert_encoder", ["bert_encoder, 128 tokens", "bert_encoder, 512 tokens"]),
+        (["--quick"], "resnet50", ["resnet50"]),
+        (["--quick"], "bert_encoder", ["bert_encoder, 128 tokens"]),
+        (["--batch", "2"], "resnet18", ["resnet18, batch 2"]),
+        (
+            ["--batch", "2", "--sequence", "8"],
+            "bert_encoder",
+            ["bert_encoder, 8 tokens, batch 2"],
+        ),
+    ],
+)
+def test_cases(arguments: list[str], model: str, expected: list[str]) -> None:
+    assert [str(case) for case in cases(model, parse(arguments))] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        ([], RESULTS),
+        (["--rounds", "5"], RESULTS),
+        (["--per-layer"], RESULTS),
+        (["--quick"], None),
+        (["--no-startup"], None),
+        (["--models", "resnet18"], None),
+        (["--threads", "1"], None),
+        (["--quick", "--output-dir", "here"], Path("here")),
+    ],
+)
+def test_only_the_whole_benchmark_replaces_the_results(
+    arguments: list[str], folder: Path | None
+) -> None:
+    assert parse(arguments).output_dir == folder
+
+
+def test_the_whole_benchmark() -> None:
+    options = parse([])
+    assert options.models == list(MODELS)
+    assert options.threads == [1, 2]
+    assert options.engines == ["mnnpy-numba", "onnxruntime", "openvino", "mnn"]
+    assert options.startup
+    assert options.layered == ("mobilenet_v2", "resnet50")
+
+
+@pytest.mark.parametrize("option", ["--rounds", "--threads", "--batch", "--sequence"])
+def test_options_are_checked(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse(["--rounds", "0"])
-    assert "--rounds must be at least 1" in capsys.readouterr().err
+        parse([option, "0"])
+    assert f"{option} must be at least 1" in capsys.readouterr().err
