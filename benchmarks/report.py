@@ -154,13 +154,14 @@ def _details(results: Sequence[Result]) -> str:
 
 
 def _startups(results: Sequence[Result]) -> str:
-    headings = ["model", "engine", "threads", "create ms", "first run ms"]
+    headings = ["model", "engine", "threads", "create ms", "cold ms", "first run ms"]
     rows = [
         [
             str(r.case),
             r.engine,
             str(r.threads),
             number(s.create_ms),
+            number(s.cold_ms),
             number(s.first_run_ms),
             number(s.resident_mib),
             number(s.peak_mib),

@@ -53,7 +53,7 @@ class Resident:
 
     @property
     def other(self) -> float:
-        return self.total - sum(list(asdict(self).values())[:-1])
+        return float(self.total - sum(list(asdict(self).values())[:-1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -33,16 +34,24 @@ class Startup:
     resident_mib : growth of the resident memory, with the weights, after the first run; None
         where the system does not tell.
     peak_mib : the most that it grew by until then.
+    cold_ms : ``create_ms`` where no kernel was compiled before; None for engines that keep none.
     """
 
     create_ms: float
     first_run_ms: float
     resident_mib: float | None
     peak_mib: float | None
+    cold_ms: float | None = None
 
 
-def measure_startup(engine: str, prepared: bytes, feeds: Arrays, threads: int) -> Startup:
+def measure_startup(
+    engine: str, prepared: bytes, feeds: Arrays, threads: int, cold: bool = False
+) -> Startup:
     """Start an engine in a fresh process.
+
+    Parameters
+    ----------
+    cold : with an empty cache directory instead of the user's.
 
     Raises
     ------
@@ -53,10 +62,12 @@ def measure_startup(engine: str, prepared: bytes, feeds: Arrays, threads: int) -
         model, inputs, result = (Path(folder, name) for name in ("model", "feeds.npz", "result"))
         model.write_bytes(prepared)
         np.savez(inputs, allow_pickle=False, **feeds)
+        cache = {"XDG_CACHE_HOME": str(Path(folder, "cache"))} if cold else {}
         arguments = [engine, str(threads), str(model), str(inputs), str(result)]
         done = subprocess.run(
             [sys.executable, "-m", __name__, *arguments],
             cwd=_ROOT,
+            env=os.environ | cache,
             capture_output=True,
             text=True,
             check=False,

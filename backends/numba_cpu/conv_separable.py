@@ -24,7 +24,7 @@ from mnnpy.schemes.geometry import ConvGeometry
 _ROW_FLOATS = 1 << 15
 """One row of all channels between the two lies on the stack."""
 
-_WEIGHTS_NBYTES = 1 << 17
+_WEIGHTS_NBYTES = 1 << 15
 """Weights of the 1x1 convolution, which every row passes; they stay in the near cache."""
 
 

@@ -52,7 +52,7 @@ def fits_product(case: Case) -> bool:
 ATTENTIONS = {
     "batch": (1, 2),
     "heads": (1, 3),
-    "queries": SIZES,
+    "queries": (1, 3, 16, 17, 70),
     "keys": SIZES,
     "features": (1, 3, 16, 17, 40),
     "width": (1, 8, 15, 16, 33),
