@@ -369,10 +369,10 @@ def _packing_key(task: Task, node: Node) -> tuple[object, ...]:
 
 def _constant_key(name: str, content: Array) -> tuple[str, object]:
     """A constant by its name; small ones, which may differ from plan to plan, by content too."""
-    small = content.size <= EVALUATED_ELEMENTS
-    return name, (
-        repr(content.tolist()) if content.dtype == object else content.tobytes()
-    ) if small else None
+    if content.size > EVALUATED_ELEMENTS:
+        return name, None
+    known = repr(content.tolist()) if content.dtype == object else content.tobytes()
+    return name, (content.shape, known)
 
 
 def _owned(value: Any) -> Any:

@@ -73,7 +73,9 @@ def _around(graph: Graph, attention: Node) -> AttentionRegion | None:
 
 
 def _permutation(node: Node | None) -> Permutation:
-    return node.op.perm if node is not None and isinstance(node.op, Transpose) else None
+    if node is None or not isinstance(node.op, Transpose) or node.op.perm is None:
+        return None
+    return node.op.axes(len(node.op.perm))
 
 
 def _read_once(graph: Graph, name: str) -> bool:

@@ -21,7 +21,7 @@ LAYOUTS = (PLAIN, Layout(halo=3), blocked(LANES), blocked(LANES, 1), blocked(LAN
 
 
 @pytest.mark.parametrize("channels", [1, 3, LANES, LANES + 1, 2 * LANES + 3])
-@pytest.mark.parametrize(("given", "wanted"), permutations(LAYOUTS, 2), ids=str)
+@pytest.mark.parametrize(("given", "wanted"), list(permutations(LAYOUTS, 2)), ids=str)
 def test_every_pair(given: Layout, wanted: Layout, channels: int) -> None:
     rng = np.random.default_rng(channels)
     array = rng.standard_normal((2, channels, 5, 7)).astype(np.float32)
