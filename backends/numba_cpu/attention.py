@@ -15,9 +15,10 @@ from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.lines import Line, Place, load_all, store_all, total
 from mnnpy.backends.numba_cpu.native import NativeSequence
 from mnnpy.backends.numba_cpu.products import Finish, Terms, Weights, product_tile
+from mnnpy.backends.numba_cpu.strided import Strided
 from mnnpy.backends.numba_cpu.strided_copy import StridedCopy
 from mnnpy.backends.numba_cpu.vector_math import exp
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.dims import Shape
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import FLOAT32
@@ -32,38 +33,6 @@ _TALLEST = 16
 
 _EXPONENTIAL_MACS = 20
 """Multiply-adds that take as long as an exponential."""
-
-
-@dataclass(frozen=True, slots=True)
-class Strided:
-    """A plain tensor seen through a permutation: sizes, and floats from one index to the next."""
-
-    shape: tuple[int, ...]
-    pitches: tuple[int, ...]
-
-    @staticmethod
-    def of(stored: Sequence[int], permutation: Sequence[int] | None = None) -> Strided:
-        axes = range(len(stored)) if permutation is None else permutation
-        pitches = [math.prod(stored[axis + 1 :]) for axis in range(len(stored))]
-        return Strided(tuple(stored[axis] for axis in axes), tuple(pitches[axis] for axis in axes))
-
-    def broadcast(self, shape: Sequence[int]) -> Strided:
-        """Seen as a tensor of this shape."""
-        missing = len(shape) - len(self.shape)
-        pitches = (0 if dim == 1 else p for dim, p in zip(self.shape, self.pitches, strict=True))
-        return Strided(tuple(shape), (*(0,) * missing, *pitches))
-
-    def matrix(self, f: Function, base: Value, index: Value) -> Value:
-        """Address of the matrix (last two axes) with this number."""
-        for dim, pitch in zip(self.shape[-3::-1], self.pitches[-3::-1], strict=True):
-            index, here = f.divide(index, dim)
-            base = f.at(base, f.mul(here, pitch))
-        return base
-
-    @property
-    def row(self) -> int:
-        """Floats from one row of a matrix to the next."""
-        return self.pitches[-2]
 
 
 class AttentionTiles(NativeKernel):
@@ -95,9 +64,6 @@ class AttentionTiles(NativeKernel):
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         (rows,) = row_choices(_Sizes.of(task, self.lanes).queries, _TALLEST, 8)
         return ((("rows", rows),),)
-
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        return (PLAIN,) * len(task.inputs), (PLAIN,)
 
     def work(self, task: Task, config: Config) -> Work:
         sizes = _Sizes.of(task, self.lanes)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.types import BOOL, DTYPES, DType
 from mnnpy.runtime.ops.casting import Cast
 
@@ -37,9 +37,6 @@ class CastElements(NativeKernel):
         if x.kind == "f" and y.kind in "iu":
             return "what integers cannot hold is left to the reference"
         return None
-
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        return (PLAIN,), (PLAIN,)
 
     def work(self, task: Task, config: Config) -> Work:
         return Work(0, task.nbytes, 1)

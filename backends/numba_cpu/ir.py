@@ -265,7 +265,7 @@ class Function:
             for (kind, initial), result in zip(carried, results, strict=True)
         ]
 
-    def when(self, condition: Value, body: Callable[[], None]) -> None:
+    def when(self, condition: Value, body: Callable[[], object]) -> None:
         """Run ``body`` only where the condition holds."""
         number = self._count = self._count + 1
         self.do(f"br i1 {condition}, label %then{number}, label %after{number}")

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mnnpy.backends.numba_cpu.jit import Jit
 from mnnpy.backends.numba_cpu.native import NativeCall
-from mnnpy.runtime.contracts import Config, Device, Task, Work
+from mnnpy.runtime.contracts import PLAIN, Config, Device, Layout, Task, Work
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array
@@ -34,6 +34,9 @@ class NativeKernel:
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         return ((),)
+
+    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
+        return (PLAIN,) * len(task.inputs), (PLAIN,) * len(task.outputs)
 
     def work(self, task: Task, config: Config) -> Work:
         return Work(task.macs, task.nbytes, 1)

@@ -125,15 +125,11 @@ class RowCopy:
         start = row_start(f, y, t, image, channel, row)
         zero = "0.0"
 
-        def fill(begin: Value, count: int) -> Callable[[], None]:
-            return lambda: void(f.loop(count, lambda i: f.store(zero, f.at(begin, i))))
+        def fill(begin: Value, count: int) -> Callable[[], object]:
+            return lambda: f.loop(count, lambda i: f.store(zero, f.at(begin, i)))
 
         fill(f.at(start, -t.halo), t.halo)()
         fill(f.at(start, t.w), t.halo)()
         for edge, offset in ((0, -t.halo * t.row), (t.h - 1, t.row)):
             begin = f.at(start, offset - t.halo)
             f.when(f.compare("eq", row, edge), fill(begin, t.halo * t.row))
-
-
-def void(_: object) -> None:
-    """Drop a result."""

@@ -15,7 +15,7 @@ from mnnpy.backends.numba_cpu.epilogues import read_epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.panels import Panels
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task
+from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task
 from mnnpy.runtime.graph.types import FLOAT32, Array
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
 from mnnpy.runtime.preinference.regions import split_anchored
@@ -62,9 +62,6 @@ class MatMulPacked(NativeKernel):
         vectors = min(4, blocks) if rows <= 6 else min(2, blocks)
         (height,) = row_choices(rows, 14 if vectors <= 2 else 6, 4)
         return ((("rows", height), ("vectors", vectors)),)
-
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        return (PLAIN,) * len(task.inputs), (PLAIN,)
 
     def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
         anchored = split_anchored(task)

@@ -11,7 +11,8 @@ from mnnpy.backends.numba_cpu.epilogues import read_epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.panels import Panels
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.backends.numba_cpu.strided import Strided
+from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.types import FLOAT32
 from mnnpy.runtime.ops.matmul import MatMul
 from mnnpy.runtime.preinference.regions import split_anchored
@@ -51,9 +52,6 @@ class MatMulPanels(NativeKernel):
         (height,) = row_choices(rows, 14 if vectors <= 2 else 6, 4)
         return ((("rows", height), ("vectors", vectors)),)
 
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        return (PLAIN,) * len(task.inputs), (PLAIN,)
-
     def work(self, task: Task, config: Config) -> Work:
         # Every panel is written once and read back.
         return Work(task.macs, task.nbytes + 2 * split_anchored(task).task.tensor(1).nbytes, 1)
@@ -78,21 +76,9 @@ class MatMulPanels(NativeKernel):
                 packed=m > int(options["rows"]),
                 in_row=False,
             ),
-            tuple(batch),
-            _batch_pitches(a.shape, len(batch)),
-            _batch_pitches(b.shape, len(batch)),
+            *(Strided.of(x.shape).broadcast((*batch, *x.shape[-2:])) for x in (a, b)),
         )
         return self.call(product.ir(), [a, b, buffers.outputs[0], *added], product.units)
-
-
-def _batch_pitches(shape: Sequence[int], axes: int) -> tuple[int, ...]:
-    """Floats from one matrix to the next along each axis of the batch; 0 where broadcast."""
-    *batch, rows, columns = shape
-    pitches, pitch = [], rows * columns
-    for dim in reversed(batch):
-        pitches.append(0 if dim == 1 else pitch)
-        pitch *= dim
-    return (*(0,) * (axes - len(batch)), *reversed(pitches))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +86,12 @@ class _Product:
     """Everything that the code depends on; one unit is a panel of one product of the batch."""
 
     panels: Panels
-    batch: tuple[int, ...]
-    a_pitches: tuple[int, ...]
-    b_pitches: tuple[int, ...]
+    a: Strided
+    b: Strided
 
     @property
     def units(self) -> int:
-        return math.prod(self.batch) * self.panels.count
+        return math.prod(self.a.shape[:-2]) * self.panels.count
 
     def ir(self) -> str:
         p, module = self.panels, Module(self.panels.lanes)
@@ -120,25 +105,18 @@ class _Product:
         def unit(index: Value) -> None:
             image, panel = f.divide(index, p.count)
             column = f.mul(panel, p.width)
-            weights = f.at(self._matrix(f, b, image, self.b_pitches), column)
+            weights = f.at(self.b.matrix(f, b, image), column)
             if p.packed:
                 self._pack(f, weights, panel, packed)
                 weights = packed
             place = f.add(f.mul(image, p.m * p.n), column)
-            pointers = [self._matrix(f, a, image, self.a_pitches), weights, zeros]
+            pointers = [self.a.matrix(f, a, image), weights, zeros]
             pointers += [f.at(pointer, place) for pointer in (y, *added)]
             f.loop(str(p.tiles), lambda tile: p.call(f, panel, tile, pointers))
 
         f.loop("%end", unit, start="%begin")
         f.finish()
         return str(module)
-
-    def _matrix(self, f: Function, base: Value, image: Value, pitches: Sequence[int]) -> Value:
-        """Address of one matrix of a batch."""
-        for dim, pitch in zip(reversed(self.batch), reversed(pitches), strict=True):
-            image, index = f.divide(image, dim)
-            base = f.at(base, f.mul(index, pitch))
-        return base
 
     def _pack(self, f: Function, source: Value, panel: Value, packed: Value) -> None:
         p = self.panels

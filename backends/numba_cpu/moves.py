@@ -15,7 +15,7 @@ import numpy as np
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.native import NativeSequence
 from mnnpy.backends.numba_cpu.strided_copy import StridedCopy
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.ops.blocks import DepthToSpace, SpaceToDepth
@@ -183,9 +183,6 @@ class MoveElements(NativeKernel):
         if isinstance(task.op, Pad) and (task.op.mode != "constant" or _cuts_off(task)):
             return "pads with other elements of the input, or cuts some off"
         return None
-
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        return (PLAIN,) * len(task.inputs), (PLAIN,) * len(task.outputs)
 
     def work(self, task: Task, config: Config) -> Work:
         written = sum(task.output(index).nbytes for index in range(len(task.outputs)))

@@ -9,69 +9,27 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from mnnpy.backends.numba_cpu.jit import host_jit
+from mnnpy.backends.numba_cpu.walking import (
+    ARRIVED,
+    ASLEEP,
+    DONE,
+    STEPS,
+    TABLE,
+    lead_code,
+    publish_code,
+    serve_code,
+    walk_code,
+)
 from mnnpy.runtime.contracts import Run
 from mnnpy.runtime.graph.types import Array
 
-_WALK = """
-declare i32 @sched_yield()
-
-define void @walk(ptr %table, i64 %steps, i64 %thread, i64 %threads, ptr %arrived) nounwind {
-entry:
-  %next_thread = add i64 %thread, 1
-  %some = icmp ne i64 %steps, 0
-  br i1 %some, label %step, label %exit
-step:
-  %i = phi i64 [ 0, %entry ], [ %following, %done ]
-  %base = mul i64 %i, 3
-  %p0 = getelementptr i64, ptr %table, i64 %base
-  %p1 = getelementptr i64, ptr %p0, i64 1
-  %p2 = getelementptr i64, ptr %p0, i64 2
-  %kernel = load ptr, ptr %p0
-  %arguments = load ptr, ptr %p1
-  %units = load i64, ptr %p2
-  %low = mul i64 %units, %thread
-  %begin = udiv i64 %low, %threads
-  %high = mul i64 %units, %next_thread
-  %end = udiv i64 %high, %threads
-  %any = icmp ult i64 %begin, %end
-  br i1 %any, label %work, label %arrive
-work:
-  call void %kernel(ptr %arguments, i64 %begin, i64 %end)
-  br label %arrive
-arrive:
-  %alone = icmp eq i64 %threads, 1
-  br i1 %alone, label %done, label %meet
-meet:
-  %old = atomicrmw add ptr %arrived, i64 1 acq_rel
-  %turn = add i64 %i, 1
-  %wanted = mul i64 %turn, %threads
-  br label %wait
-wait:
-  %spins = phi i64 [ 0, %meet ], [ %more, %wait_on ]
-  %now = load atomic i64, ptr %arrived acquire, align 8
-  %there = icmp uge i64 %now, %wanted
-  br i1 %there, label %done, label %patient
-patient:
-  %long = icmp ugt i64 %spins, 300000
-  br i1 %long, label %give_way, label %wait_on
-give_way:
-  %ignored = call i32 @sched_yield()
-  br label %wait_on
-wait_on:
-  %more = add i64 %spins, 1
-  br label %wait
-done:
-  %following = add i64 %i, 1
-  %again = icmp ult i64 %following, %steps
-  br i1 %again, label %step, label %exit
-exit:
-  ret void
-}
-"""
+_PATIENCE = 100_000
+"""Glances at the board before a worker falls asleep: about a tenth of a millisecond."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +74,7 @@ class NativeProgram:
             dtype=np.int64,
         ).reshape(-1, 3)
         self._arrived = np.zeros(8, dtype=np.int64)
-        self._team = _team(threads) if threads > 1 else None
+        self._team = _team(threads, os.getpid()) if threads > 1 else None
 
     def __call__(self) -> None:
         table, arrived = self._table.ctypes.data, self._arrived.ctypes.data
@@ -132,33 +90,30 @@ def _calls(step: NativeCall | NativeSequence) -> tuple[NativeCall, ...]:
 
 
 class _Team:
-    """Threads that sleep until there is a program to walk."""
+    """Threads that watch for jobs for a moment after each, then sleep until they are woken."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._lock = threading.Lock()
-        self._job: tuple[int, int, int] = (0, 0, 0)
-        self._start = [threading.Semaphore(0) for _ in range(threads - 1)]
-        self._finished = threading.Semaphore(0)
+        self._board = np.zeros(ASLEEP + 2 * threads, dtype=np.int64)
+        self._wake = [threading.Semaphore(0) for _ in range(threads)]
         self._workers = [
-            threading.Thread(
-                target=self._work, args=(index,), name=f"mnnpy-{index + 1}", daemon=True
-            )
-            for index in range(threads - 1)
+            threading.Thread(target=self._work, args=(index,), name=f"mnnpy-{index}", daemon=True)
+            for index in range(1, threads)
         ]
         for worker in self._workers:
             worker.start()
         self._avoided = -1
 
     def run(self, table: int, steps: int, arrived: int) -> None:
+        board = self._board
         with self._lock:
-            self._job = (table, steps, arrived)
             self._keep_off(_current_core())
-            for semaphore in self._start:
-                semaphore.release()
-            _walk()(table, steps, 0, self.threads, arrived)
-            for _ in self._start:
-                self._finished.acquire()
+            board[TABLE], board[STEPS], board[ARRIVED], board[DONE] = table, steps, arrived, 0
+            _publish()(board.ctypes.data, self.threads)
+            for index in np.flatnonzero(board[ASLEEP + self.threads + 1 :]):
+                self._wake[index + 1].release()
+            _lead()(board.ctypes.data, self.threads)
 
     def _keep_off(self, core: int) -> None:
         """Keep the workers off the caller's core.
@@ -175,12 +130,10 @@ class _Team:
         self._avoided = core
 
     def _work(self, index: int) -> None:
-        walk = _walk()
+        serve, seen = _serve(), 0
         while True:
-            self._start[index].acquire()
-            table, steps, arrived = self._job
-            walk(table, steps, index + 1, self.threads, arrived)
-            self._finished.release()
+            seen = serve(self._board.ctypes.data, index, self.threads, seen, _PATIENCE)
+            self._wake[index].acquire()
 
 
 def _current_core() -> int:
@@ -194,14 +147,33 @@ def _libc() -> ctypes.CDLL:
 
 
 @cache
-def _team(threads: int) -> _Team:
-    """One team per size and process."""
+def _team(threads: int, process: int) -> _Team:
+    """One team per size and process: threads do not survive a fork."""
     return _Team(threads)
 
 
 @cache
 def _walk() -> Callable[..., None]:
-    kind = ctypes.CFUNCTYPE(
-        None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
-    )
-    return kind(host_jit().address(_WALK, "walk"))
+    return _native(walk_code(), "walk", None, "pqqqp")
+
+
+@cache
+def _publish() -> Callable[..., None]:
+    return _native(publish_code(), "publish", None, "pq")
+
+
+@cache
+def _lead() -> Callable[..., None]:
+    return _native(lead_code(), "lead", None, "pq")
+
+
+@cache
+def _serve() -> Callable[..., int]:
+    return _native(serve_code(), "serve", ctypes.c_int64, "pqqqq")
+
+
+def _native(code: str, name: str, result: Any, parameters: str) -> Callable[..., Any]:
+    """A function of a module; parameters are ``p`` for addresses and ``q`` for numbers."""
+    kinds = {"p": ctypes.c_void_p, "q": ctypes.c_int64}
+    kind = ctypes.CFUNCTYPE(result, *(kinds[letter] for letter in parameters))
+    return kind(host_jit().address(code, name))

@@ -50,9 +50,6 @@ class NormalizeRows(NativeKernel):
                 return f"a parameter of shape {value.shape} is not one number for each of {row}"
         return None
 
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        return (PLAIN,) * len(task.inputs), (PLAIN,)
-
     def work(self, task: Task, config: Config) -> Work:
         return Work(4 * task.output().size, task.nbytes, 1)
 
@@ -199,9 +196,6 @@ class NormalizeGroups(NativeKernel):
         if isinstance(op, GroupNormalization) and op.stash_type != "float32":
             return f"statistics in {op.stash_type}"
         return None
-
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        return (PLAIN,) * len(task.inputs), (PLAIN,)
 
     def work(self, task: Task, config: Config) -> Work:
         return Work(4 * task.output().size, task.nbytes, 1)

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
-from mnnpy.backends.numba_cpu.products import LINE, Finish, Terms, Weights, product_tile
-
-_MOST_FETCHED = 8
-"""Lines per block of terms; where tiles are few, weights stream as fast as they can anyway."""
+from mnnpy.backends.numba_cpu.products import (
+    LINE,
+    Finish,
+    Terms,
+    Weights,
+    lines_ahead,
+    product_tile,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,7 @@ class Panels:
     @property
     def fetched(self) -> int:
         """Lines of the next panel per block of terms, shared among this panel's tiles."""
-        lines = -(-self.width * LINE // (LINE * self.tiles))
-        return lines if self.in_row and lines <= _MOST_FETCHED else 0
+        return lines_ahead(self.width * LINE, self.tiles) if self.in_row else 0
 
     def add_tiles(self, module: Module) -> None:
         """Add the functions that :meth:`call` calls."""

@@ -9,7 +9,6 @@ import numpy as np
 from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_start
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.backends.numba_cpu.layout_copy import void
 from mnnpy.runtime.contracts import Buffers, Config, Device, Layout, Run, Task, Work
 from mnnpy.runtime.graph.types import FLOAT32
 from mnnpy.runtime.ops.pooling import AveragePool, MaxPool
@@ -101,10 +100,10 @@ class _Pool:
         missing = f.sub(f.sub(last_r, first_r), self.window.kernel[0])
         if left < right:
             within = f.compare("eq", missing, 0)
-            f.when(within, lambda: void(f.loop(str(left), cut)))
-            f.when(within, lambda: void(f.loop(str(right), whole, start=str(left))))
-            f.when(within, lambda: void(f.loop(str(self.y.w), cut, start=str(right))))
-            f.when(f.compare("ne", missing, 0), lambda: void(f.loop(str(self.y.w), cut)))
+            f.when(within, lambda: f.loop(str(left), cut))
+            f.when(within, lambda: f.loop(str(right), whole, start=str(left)))
+            f.when(within, lambda: f.loop(str(self.y.w), cut, start=str(right)))
+            f.when(f.compare("ne", missing, 0), lambda: f.loop(str(self.y.w), cut))
         else:
             f.loop(self.y.w, cut)
         clear_halo(f, self.y, target, row)

@@ -14,6 +14,9 @@ from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 LINE = 16
 """Floats of a cache line."""
 
+_MOST_FETCHED = 8
+"""Lines per block of terms; where tiles are few, weights stream as fast as they can anyway."""
+
 Finish = Callable[[Function, Value, int, int], Value]
 """(function, sum, row, vector) -> what is stored."""
 
@@ -58,6 +61,12 @@ class Weights:
     aligned: bool = True
     last_lanes: int | None = None
     fetched: int = 0
+
+
+def lines_ahead(floats: int, turns: int) -> int:
+    """Lines that each of so many blocks of terms brings near, to fetch so many weights together."""
+    lines = -(-floats // (LINE * turns))
+    return lines if lines <= _MOST_FETCHED else 0
 
 
 @dataclass(frozen=True, slots=True)

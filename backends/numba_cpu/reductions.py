@@ -107,9 +107,6 @@ class ReduceLines(NativeKernel):
         lines = PlainLines.along(self.lanes, _shape(task), axes)
         return None if lines else f"other axes lie between the axes {axes}"
 
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        return (PLAIN,) * len(task.inputs), (PLAIN,)
-
     def work(self, task: Task, config: Config) -> Work:
         return Work(0, task.nbytes, 1)
 

@@ -9,7 +9,7 @@ from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.lines import Place, PlainLines, load_all, store_all, total
 from mnnpy.backends.numba_cpu.vector_math import exp_below, log
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.types import FLOAT32
 from mnnpy.runtime.ops.reduction import LogSoftmax, Softmax
 
@@ -26,9 +26,6 @@ class SoftmaxLines(NativeKernel):
         if not isinstance(task.op, Softmax | LogSoftmax):
             return "no softmax alone"
         return None if y.dtype == FLOAT32 and y.size else f"{y} is not float32, or empty"
-
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        return (PLAIN,), (PLAIN,)
 
     def work(self, task: Task, config: Config) -> Work:
         """An exponential takes about as long as twenty multiply-adds."""

@@ -7,7 +7,7 @@ import numpy as np
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.moves import ITEMSIZES, moved
 from mnnpy.backends.numba_cpu.native import NativeSequence
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.op import Op
 from mnnpy.schemes.view import View
 
@@ -21,9 +21,6 @@ class ViewInPlace(NativeKernel):
 
     def reject(self, task: Task, device: Device) -> str | None:
         return View().reject(task)
-
-    def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
-        return (PLAIN,) * len(task.inputs), (PLAIN,) * len(task.outputs)
 
     def work(self, task: Task, config: Config) -> Work:
         return Work(0, 0, 0)

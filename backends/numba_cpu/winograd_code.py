@@ -11,11 +11,8 @@ from mnnpy.backends.numba_cpu.convolutions import row_choices
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.linear_maps import apply_matrix
-from mnnpy.backends.numba_cpu.products import LINE, Terms, Weights, product_tile
+from mnnpy.backends.numba_cpu.products import LINE, Terms, Weights, lines_ahead, product_tile
 from mnnpy.schemes.winograd_matrices import winograd_matrices
-
-_MOST_FETCHED = 8
-"""Lines per block of terms; where tiles are few, weights stream as fast as they can anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +196,7 @@ def product_code(
     full, tail = divmod(tiles, height)
     last = t.c - (t.channel_blocks - 1) * t.lanes
     terms = Terms(t.channel_blocks, t.most * t.lanes, t.lanes, last, ((0,), (0,)), t.lanes)
-    fetched = -(-t.lanes * t.lanes // (LINE * (full + bool(tail))))
-    weights = Weights(t.lanes, fetched=fetched if fetched <= _MOST_FETCHED else 0)
+    weights = Weights(t.lanes, fetched=lines_ahead(t.lanes**2, full + bool(tail)))
     for count in sorted({height, tail} - {0}):
         product_tile(
             module,
