@@ -14,6 +14,7 @@ import numpy as np
 
 from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_start
 from mnnpy.backends.numba_cpu.convolutions import (
+    aligned_floats,
     epilogue_of,
     pack_bias,
     pack_weights,
@@ -27,6 +28,7 @@ from mnnpy.backends.numba_cpu.products import Terms, product_tile
 from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.ops.convolution import ConvTranspose
+from mnnpy.runtime.ops.shape_math import Window
 from mnnpy.runtime.preinference.regions import split_anchored
 
 _MOST_PHASES = 16
@@ -39,6 +41,7 @@ class Phase:
 
     Parameters
     ----------
+    place : of these outputs within a stride, before the padding is cut off.
     taps : of the kernel, in the order of the inputs that they meet.
     first : input that the first tap meets at output ``index``; may lie outside.
     step : inputs from one tap to the next.
@@ -46,6 +49,7 @@ class Phase:
     """
 
     index: int
+    place: int
     taps: tuple[int, ...]
     first: int
     step: int
@@ -59,27 +63,33 @@ class Phase:
 
 def _phases(task: Task) -> tuple[list[Phase], ...]:
     """Phases along height and width; without taps where a dilation or small kernel skips some."""
-    op = task.op
-    assert isinstance(op, ConvTranspose)
-    shape, w = task.tensor(0).shape, task.tensor(1).shape
-    window = op.window(shape[2:], w[2:])  # type: ignore[arg-type]
-    found = []
+    window, found = _window(task), []
     for axis in (0, 1):
         stride, dilation = window.strides[axis], window.dilations[axis]
         output, phases = int(window.output[axis]), []
         for index in range(min(stride, output)):
-            place = index + int(window.begin[axis])
-            reached = [
-                ((place - tap * dilation) // stride, tap)
-                for tap in reversed(range(window.kernel[axis]))
-                if (place - tap * dilation) % stride == 0
-            ]
-            first = reached[0][0] if reached else 0
-            step = reached[1][0] - first if len(reached) > 1 else 1
+            before = index + int(window.begin[axis])
+            taps = _taps(window, axis, before % stride)
+            first, *others = [(before - tap * dilation) // stride for tap in taps] or [0]
+            step = others[0] - first if others else 1
             count = len(range(index, output, stride))
-            phases.append(Phase(index, tuple(tap for _, tap in reached), first, step, count))
+            phases.append(Phase(index, before % stride, taps, first, step, count))
         found.append(phases)
     return tuple(found)
+
+
+def _window(task: Task) -> Window:
+    op = task.op
+    assert isinstance(op, ConvTranspose)
+    shape, w = task.tensor(0).shape, task.tensor(1).shape
+    return op.window(shape[2:], w[2:])  # type: ignore[arg-type]
+
+
+def _taps(window: Window, axis: int, place: int) -> tuple[int, ...]:
+    """Taps that outputs at a place of a stride meet, in the order of the inputs."""
+    stride, dilation = window.strides[axis], window.dilations[axis]
+    taps = reversed(range(window.kernel[axis]))
+    return tuple(tap for tap in taps if (place - tap * dilation) % stride == 0)
 
 
 class ConvTransposedDirect(NativeKernel):
@@ -97,10 +107,9 @@ class ConvTransposedDirect(NativeKernel):
         op = anchored.task.op
         if not isinstance(op, ConvTranspose) or op.group > 1:
             return "more than one group"
-        phases = _phases(anchored.task)
-        if prod(map(len, phases)) > _MOST_PHASES:
+        if prod(_window(anchored.task).strides) > _MOST_PHASES:
             return f"more than {_MOST_PHASES} places of an output in a stride"
-        skipped = any(not phase.taps for axis in phases for phase in axis)
+        skipped = any(not phase.taps for axis in _phases(anchored.task) for phase in axis)
         return "some outputs meet no tap of the kernel" if skipped else None
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
@@ -132,19 +141,27 @@ class ConvTransposedDirect(NativeKernel):
         return tuple(p for p in (anchored.positions[1], anchored.bias) if p is not None)
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
-        """The bias, then the weights of every phase."""
+        """The bias, then the weights for every place in a stride, whether outputs have it or not:
+        what is packed may not depend on the input's size.
+        """
         anchored = split_anchored(task)
         bias = None if anchored.bias is None else task.known(anchored.bias)
         w = anchored.task.known(1)
         assert w is not None
         outputs_first = w.swapaxes(0, 1)
-        vertical, horizontal = _phases(anchored.task)
-        parts = (
-            outputs_first[(slice(None), slice(None), *np.ix_(a.taps, b.taps))]
+        window = _window(anchored.task)
+        vertical, horizontal = (
+            [_taps(window, axis, place) for place in range(window.strides[axis])] for axis in (0, 1)
+        )
+        parts = [
+            outputs_first[(slice(None), slice(None), *np.ix_(a, b))]
             for a in vertical
             for b in horizontal
+        ]
+        weights = (
+            pack_weights(part, self.lanes, self.lanes) if part.size else aligned_floats((0,))
+            for part in parts
         )
-        weights = (pack_weights(part, self.lanes, self.lanes) for part in parts)
         return pack_bias(bias, w.shape[1], self.lanes), *weights
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
@@ -161,7 +178,9 @@ class ConvTransposedDirect(NativeKernel):
             _phases(anchored.task),
             int(dict(config)["rows"]),
         )
-        bias, *weights = buffers.packed
+        bias, *packed = buffers.packed
+        across, (vertical, horizontal) = _window(anchored.task).strides[1], kernel.phases
+        weights = [packed[a.place * across + b.place] for a in vertical for b in horizontal]
         return self.call(kernel.ir(), [x, y, bias, *added, *weights], kernel.units)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mnnpy.backends.numba_cpu.blocked import Blocked, clear_halo, row_start
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
-from mnnpy.backends.numba_cpu.products import LINE, Terms, Weights, product_tile
+from mnnpy.backends.numba_cpu.products import LINE, Terms, Weights, lines_ahead, product_tile
 from mnnpy.schemes.geometry import ConvGeometry
 
 
@@ -103,7 +103,7 @@ class DenseKernel:
         if self.rows_first:
             return 0
         turns = self.source.terms.blocks * self.tiles * self.y.h
-        return -(-self.panel // (LINE * turns))
+        return lines_ahead(self.panel, turns)
 
     def ir(self) -> str:
         module = Module(self.y.lanes)

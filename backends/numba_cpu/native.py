@@ -111,9 +111,11 @@ class _Team:
             self._keep_off(_current_core())
             board[TABLE], board[STEPS], board[ARRIVED], board[DONE] = table, steps, arrived, 0
             _publish()(board.ctypes.data, self.threads)
-            for index in np.flatnonzero(board[ASLEEP + self.threads + 1 :]):
-                self._wake[index + 1].release()
-            _lead()(board.ctypes.data, self.threads)
+            try:
+                for index in np.flatnonzero(board[ASLEEP + self.threads + 1 :]):
+                    self._wake[index + 1].release()
+            finally:
+                _lead()(board.ctypes.data, self.threads)
 
     def _keep_off(self, core: int) -> None:
         """Keep the workers off the caller's core.

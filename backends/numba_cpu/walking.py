@@ -101,9 +101,19 @@ entry:
   %place = getelementptr i64, ptr %board, i64 $done
   br label %wait
 wait:
+  %spins = phi i64 [ 0, %entry ], [ %more, %wait_on ]
   %done = load atomic i64, ptr %place acquire, align 8
   %all = icmp uge i64 %done, %others
-  br i1 %all, label %exit, label %wait
+  br i1 %all, label %exit, label %patient
+patient:
+  %long = icmp ugt i64 %spins, 300000
+  br i1 %long, label %give_way, label %wait_on
+give_way:
+  %ignored = call i32 @sched_yield()
+  br label %wait_on
+wait_on:
+  %more = add i64 %spins, 1
+  br label %wait
 exit:
   ret void
 }

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mnnpy.backends.numba_cpu.conv_transposed import ConvTransposedDirect
+from mnnpy.backends.numba_cpu.jit import host_jit
 from mnnpy.runtime.contracts import Task
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Value, type_of
@@ -268,3 +270,18 @@ def _errors(op: Op, arrays: list[Array]) -> list[float]:
             far = np.max(np.abs(found.astype(np.float64) - wanted))
             errors.append(float(far / max(float(np.max(np.abs(wanted))), 1e-6)))
     return errors
+
+
+@pytest.mark.parametrize("attributes", [{"output_shape": (8, 8)}, {"pads": (1, 1, 1, 1)}], ids=str)
+def test_transposed_convolutions_share_weights_whatever_the_size(attributes: Any) -> None:
+    """Plans for other shapes take what the first one packed."""
+    op, w = ConvTranspose(strides=(2, 2), **attributes), normal(16, 5, 3, 3)
+    first, *others = (
+        ConvTransposedDirect(host_jit()).pack(
+            _task(op, [normal(1, 16, size, size), w]), (("rows", 1),)
+        )
+        for size in (1, 4, 5)
+    )
+    for packed in others:
+        for given, wanted in zip(packed, first, strict=True):
+            np.testing.assert_array_equal(given, wanted)

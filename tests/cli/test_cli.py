@@ -330,8 +330,13 @@ def test_bad_options(arguments: list[str], tmp_path: Path) -> None:
     assert "Traceback" not in result.output
 
 
-def test_verbose_shows_fallbacks() -> None:
+def test_verbose_shows_fallbacks(tmp_path: Path) -> None:
     if load_backend("numba").check() is not None:
         pytest.skip(f"numba: {load_backend('numba').check()}")
-    result = invoke("--verbose", "plan", DIGITS, "-b", "numba")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.DOUBLE, [3]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Exp", ["x"], ["y"])], "doubles", [x], [y])
+    path = tmp_path / "doubles.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    result = invoke("--verbose", "plan", path, "-b", "numba")
     assert "instead of numba" in result.stderr

@@ -15,6 +15,7 @@ from mnnpy.runtime.graph.inference import infer_values
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import BOOL, FLOAT32, INT64, TensorType, Value
 from mnnpy.runtime.ops.control import If, Loop
+from mnnpy.runtime.ops.convolution import ConvTranspose
 from mnnpy.runtime.ops.elementwise import Add, Div, Mul
 from mnnpy.runtime.ops.generation import ConstantOfShape, RandomNormal
 from mnnpy.runtime.ops.indexing import Gather
@@ -150,6 +151,13 @@ def test_branch_that_does_not_fit_matters_where_it_is_taken() -> None:
     for op, condition in ((If(fits_not, fits_not), unknown), (If(fits_not, fits), taken)):
         with pytest.raises(ShapeError):
             op.infer(condition, vector)
+
+
+@pytest.mark.parametrize("pads", [(1, 0, 2, 0), (0, 4, 0, 4)])
+def test_a_transposed_convolution_cut_to_nothing(pads: tuple[int, ...]) -> None:
+    x, w = (Value(TensorType(FLOAT32, shape)) for shape in ((1, 3, 1, 3), (3, 2, 2, 3)))
+    with pytest.raises(ShapeError, match="cut more off"):
+        ConvTranspose(pads=pads).infer(x, w)
 
 
 def test_reshape_to_a_shape_of_unknown_length() -> None:
