@@ -6,6 +6,7 @@ transform back (one unit per block of output channels). What lies between stays 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +29,8 @@ from mnnpy.schemes.geometry import ConvGeometry
 from mnnpy.schemes.winograd_matrices import winograd_matrices
 
 _TILES_TOGETHER = 49
+_NEAR_NBYTES = 3 << 17
+"""Transformed data of a block, where that takes more than `_TILES_TOGETHER` tiles."""
 _TILE_LIMIT = 9
 _FULL_PACE = 7
 _STACK_NBYTES = 1 << 20
@@ -68,7 +71,9 @@ class ConvWinograd(ConvolutionKernel):
         """Rows of tiles together, in blocks of about equal size."""
         mh, mw = (m if taps > 1 else 1 for taps in g.kernel)
         high, wide = -(-g.output[0] // mh), -(-g.output[1] // mw)
-        count = max(1, round(high * wide / _TILES_TOGETHER))
+        area = math.prod(m_ + taps - 1 for m_, taps in zip((mh, mw), g.kernel, strict=True))
+        together = max(_TILES_TOGETHER, _NEAR_NBYTES // (area * g.c * 4))
+        count = max(1, round(high * wide / together))
         return -(-high // min(count, high))
 
     def work(self, task: Task, config: Config) -> Work:
@@ -133,7 +138,8 @@ class ConvWinograd(ConvolutionKernel):
                 first = block * t.rows
                 x_at = image * x.image + corner + first * t.m[0] * x.row
                 transform = transform_code(t, x, g.begin, first)
-                calls.append(self.call(transform, [_from(source, x_at), data], x.blocks))
+                units = x.blocks * t.rows_from(first)
+                calls.append(self.call(transform, [_from(source, x_at), data], units))
                 places = [
                     _from(a, image * b.image + b.origin + first * t.m[0] * b.row)
                     for a, b in zip((target, *added), (y, *residuals), strict=True)

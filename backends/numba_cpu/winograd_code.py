@@ -81,8 +81,8 @@ class Tiling:
 def transform_code(t: Tiling, x: Blocked, begin: tuple[int, ...], first: int) -> str:
     """Input transform of one block; buffers (x from the block's first tile, data).
 
-    One unit is a block of channels. Tiles that reach beyond the padded input are copied first, with
-    zeros where there is nothing.
+    One unit is a row of tiles of a block of channels. Tiles that reach beyond the padded input are
+    copied first, with zeros where there is nothing.
     """
     module = Module(t.lanes)
     f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
@@ -100,32 +100,26 @@ def transform_code(t: Tiling, x: Blocked, begin: tuple[int, ...], first: int) ->
     whole = f.scratch(t.area * t.lanes)
     _tile_transform(module, t)
 
-    def unit(block: Value) -> None:
-        plane = f.at(source, f.mul(block, x.plane))
+    def unit(index: Value) -> None:
+        block, r = f.divide(index, rows)
         target = f.at(data, f.mul(block, t.most * t.lanes))
+        line = f.at(f.at(source, f.mul(block, x.plane)), f.mul(r, t.m[0] * x.row))
 
-        def row(r: Value) -> None:
-            line = f.at(plane, f.mul(r, t.m[0] * x.row))
+        def tile(q: Value, edge: bool) -> None:
+            seen = f.at(line, f.mul(q, t.m[1] * t.lanes))
+            place = f.at(target, f.mul(f.add(f.mul(r, columns), q), t.lanes))
+            if not edge:
+                f.call("tile", ("ptr", seen), ("i64", str(x.row)), ("ptr", half), ("ptr", place))
+                return
+            high = f.minimum(t.a[0], f.sub(there[0], f.mul(r, t.m[0])))
+            wide = f.minimum(t.a[1], f.sub(there[1], f.mul(q, t.m[1])))
+            _copy_part(f, t, seen, x.row, whole, high, wide)
+            pitch = str(t.a[1] * t.lanes)
+            f.call("tile", ("ptr", whole), ("i64", pitch), ("ptr", half), ("ptr", place))
 
-            def tile(q: Value, edge: bool) -> None:
-                seen = f.at(line, f.mul(q, t.m[1] * t.lanes))
-                place = f.at(target, f.mul(f.add(f.mul(r, columns), q), t.lanes))
-                if not edge:
-                    f.call(
-                        "tile", ("ptr", seen), ("i64", str(x.row)), ("ptr", half), ("ptr", place)
-                    )
-                    return
-                high = f.minimum(t.a[0], f.sub(there[0], f.mul(r, t.m[0])))
-                wide = f.minimum(t.a[1], f.sub(there[1], f.mul(q, t.m[1])))
-                _copy_part(f, t, seen, x.row, whole, high, wide)
-                pitch = str(t.a[1] * t.lanes)
-                f.call("tile", ("ptr", whole), ("i64", pitch), ("ptr", half), ("ptr", place))
-
-            inside = f.select(f.compare("slt", r, inner[0]), "i64", inner[1], 0)
-            f.loop(inside, lambda q: tile(q, edge=False))
-            f.loop(columns, lambda q: tile(q, edge=True), start=inside)
-
-        f.loop(rows, row)
+        inside = f.select(f.compare("slt", r, inner[0]), "i64", inner[1], 0)
+        f.loop(inside, lambda q: tile(q, edge=False))
+        f.loop(columns, lambda q: tile(q, edge=True), start=inside)
 
     f.loop("%end", unit, start="%begin")
     f.finish()
