@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 def test_parts_of_a_process(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is in the extra 'dev'")
     model = tmp_path / "tiny.onnx"
     model.write_bytes(tiny_model())
     convert(model, tmp_path / "tiny.mnnpy")
