@@ -26,13 +26,8 @@ from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.types import TensorType, Type, Value
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.preinference.constraints import Constraints, shown_config
+from mnnpy.runtime.preinference.error_budget import cheapest_within
 from mnnpy.runtime.preinference.pbqp import Matrix, Vector, solve_pbqp
-
-_ERROR_PRICES = (0.25, 4096.0)
-"""Range of what a relative error of one is worth in seconds; at 8, saving 1e-6 is worth 8 us."""
-
-_PRICE_STEPS = 6
-"""Halvings of that range, on a scale of ratios."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,22 +103,7 @@ class Selector:
             choices = self._solve(cover, options, price)
             return [among[choice] for among, choice in zip(options, choices, strict=True)]
 
-        def holds(chosen: Sequence[Candidate]) -> bool:
-            return sum(c.cost.max_error for c in chosen) <= self.constraints.error_budget
-
-        free = at_price(0.0)
-        if holds(free):
-            return free
-        low, high = _ERROR_PRICES
-        best = at_price(high)
-        for _ in range(_PRICE_STEPS):
-            middle = (low * high) ** 0.5
-            chosen = at_price(middle)
-            if holds(chosen):
-                best, high = chosen, middle
-            else:
-                low = middle
-        return best
+        return cheapest_within(self.constraints.error_budget, at_price, _total_error)
 
     def candidates(self, node: Node, task: Task) -> tuple[list[Candidate], list[Rejected]]:
         """Everything that could run the task, and everything that could not with its reason."""
@@ -354,6 +334,10 @@ class Selector:
 def _misplaced(task: Task, position: int, layout: Layout) -> bool:
     """Whether a constant would be read in a layout that no step writes it in."""
     return layout != PLAIN and task.known(position) is not None
+
+
+def _total_error(chosen: Sequence[Candidate]) -> float:
+    return sum(candidate.cost.max_error for candidate in chosen)
 
 
 def _priced(candidate: Candidate, price: float) -> float:
