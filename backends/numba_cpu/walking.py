@@ -13,7 +13,30 @@ TABLE, STEPS, ARRIVED, DONE, ASLEEP = 1, 2, 3, 4, 8
 """Places on the board, whose first number is the generation. From ``ASLEEP`` on there is a flag for
 each thread, and behind them a flag for each that the leader must wake."""
 
-_DECLARED = "declare i32 @sched_yield()\n"
+_AWAIT = """
+declare i32 @sched_yield()
+
+define internal void @await(ptr %count, i64 %wanted) nounwind {
+entry:
+  br label %wait
+wait:
+  %spins = phi i64 [ 0, %entry ], [ %more, %wait_on ]
+  %now = load atomic i64, ptr %count acquire, align 8
+  %there = icmp uge i64 %now, %wanted
+  br i1 %there, label %exit, label %patient
+patient:
+  %long = icmp ugt i64 %spins, 300000
+  br i1 %long, label %give_way, label %wait_on
+give_way:
+  %ignored = call i32 @sched_yield()
+  br label %wait_on
+wait_on:
+  %more = add i64 %spins, 1
+  br label %wait
+exit:
+  ret void
+}
+"""
 
 _WALK = """
 define $linkage void @walk(
@@ -48,21 +71,8 @@ meet:
   %old = atomicrmw add ptr %arrived, i64 1 acq_rel
   %turn = add i64 %i, 1
   %wanted = mul i64 %turn, %threads
-  br label %wait
-wait:
-  %spins = phi i64 [ 0, %meet ], [ %more, %wait_on ]
-  %now = load atomic i64, ptr %arrived acquire, align 8
-  %there = icmp uge i64 %now, %wanted
-  br i1 %there, label %done, label %patient
-patient:
-  %long = icmp ugt i64 %spins, 300000
-  br i1 %long, label %give_way, label %wait_on
-give_way:
-  %ignored = call i32 @sched_yield()
-  br label %wait_on
-wait_on:
-  %more = add i64 %spins, 1
-  br label %wait
+  call void @await(ptr %arrived, i64 %wanted)
+  br label %done
 done:
   %following = add i64 %i, 1
   %again = icmp ult i64 %following, %steps
@@ -99,22 +109,7 @@ entry:
   call void @job(ptr %board, i64 0, i64 %threads)
   %others = sub i64 %threads, 1
   %place = getelementptr i64, ptr %board, i64 $done
-  br label %wait
-wait:
-  %spins = phi i64 [ 0, %entry ], [ %more, %wait_on ]
-  %done = load atomic i64, ptr %place acquire, align 8
-  %all = icmp uge i64 %done, %others
-  br i1 %all, label %exit, label %patient
-patient:
-  %long = icmp ugt i64 %spins, 300000
-  br i1 %long, label %give_way, label %wait_on
-give_way:
-  %ignored = call i32 @sched_yield()
-  br label %wait_on
-wait_on:
-  %more = add i64 %spins, 1
-  br label %wait
-exit:
+  call void @await(ptr %place, i64 %others)
   ret void
 }
 """
@@ -170,7 +165,7 @@ define internal void @job(ptr %board, i64 %thread, i64 %threads) nounwind {
 
 def walk_code() -> str:
     """Module with ``walk(table, steps, thread, threads, arrived)``."""
-    return _DECLARED + Template(_WALK).substitute(linkage="")
+    return _AWAIT + Template(_WALK).substitute(linkage="")
 
 
 def publish_code() -> str:
@@ -194,5 +189,5 @@ def serve_code() -> str:
 
 def _with_walk(code: str) -> str:
     places = {"table": TABLE, "steps": STEPS, "arrived": ARRIVED, "done": DONE, "asleep": ASLEEP}
-    whole = Template(_DECLARED + _WALK + _JOB + code)
+    whole = Template(_AWAIT + _WALK + _JOB + code)
     return whole.substitute(linkage="internal", **{k: str(v) for k, v in places.items()})

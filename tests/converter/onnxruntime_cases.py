@@ -70,7 +70,7 @@ class Case:
 
 def run_onnxruntime(model: bytes | str, feeds: Mapping[str, Array]) -> list[Any]:
     """Outputs in order; skips the test where ONNX Runtime is not installed."""
-    ort = pytest.importorskip("onnxruntime", reason="onnxruntime is in the extra 'bench'")
+    ort = pytest.importorskip("onnxruntime", reason="onnxruntime is in the extra 'dev'")
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4

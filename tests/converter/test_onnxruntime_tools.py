@@ -15,7 +15,7 @@ from mnnpy import Session
 from tests.converter.onnxruntime_cases import Array, run_onnxruntime
 
 quantization = pytest.importorskip(
-    "onnxruntime.quantization", reason="onnxruntime is in the extra 'bench'"
+    "onnxruntime.quantization", reason="onnxruntime is in the extra 'dev'"
 )
 ort = pytest.importorskip("onnxruntime")
 

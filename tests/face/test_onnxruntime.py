@@ -48,7 +48,7 @@ def plain(result: Any) -> Any:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_same_as_onnxruntime(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = pytest.importorskip("onnxruntime", reason="onnxruntime is in the extra 'bench'")
+    theirs = pytest.importorskip("onnxruntime", reason="onnxruntime is in the extra 'dev'")
     theirs.set_default_logger_severity(4)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.onnx").write_bytes(MODEL)
