@@ -62,6 +62,7 @@ class NumbaBackend(host_memory.HostMemory):
         from mnnpy.backends.numba_cpu.conv_depthwise import ConvDepthwise
         from mnnpy.backends.numba_cpu.conv_direct import ConvDirect
         from mnnpy.backends.numba_cpu.conv_separable import ConvSeparable
+        from mnnpy.backends.numba_cpu.conv_strassen import ConvStrassen
         from mnnpy.backends.numba_cpu.conv_transposed import ConvTransposedDirect
         from mnnpy.backends.numba_cpu.conv_winograd import ConvWinograd
         from mnnpy.backends.numba_cpu.elementwise import ElementwiseVectors
@@ -69,6 +70,7 @@ class NumbaBackend(host_memory.HostMemory):
         from mnnpy.backends.numba_cpu.layout_copy import LayoutCopy
         from mnnpy.backends.numba_cpu.matmul_packed import MatMulPacked
         from mnnpy.backends.numba_cpu.matmul_plain import MatMulPanels
+        from mnnpy.backends.numba_cpu.matmul_strassen import MatMulStrassen
         from mnnpy.backends.numba_cpu.moves import MoveElements
         from mnnpy.backends.numba_cpu.normalizations import (
             NormalizeGroups,
@@ -87,7 +89,9 @@ class NumbaBackend(host_memory.HostMemory):
                 ConvWinograd,
                 ConvDepthwise,
                 ConvSeparable,
+                ConvStrassen,
                 MatMulPacked,
+                MatMulStrassen,
                 MatMulPanels,
                 AttentionTiles,
                 PoolWindow,

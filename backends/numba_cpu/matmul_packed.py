@@ -57,7 +57,7 @@ class MatMulPacked(NativeKernel):
         return known is not None and known.shape[-1:] == (columns,) and known.size == columns
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
-        rows, _, columns = _sizes(task)
+        rows, _, columns = product_sizes(task)
         blocks = -(-columns // self.lanes)
         vectors = min(4, blocks) if rows <= 6 else min(2, blocks)
         (height,) = row_choices(rows, 14 if vectors <= 2 else 6, 4)
@@ -86,7 +86,7 @@ class MatMulPacked(NativeKernel):
         assert x is not None
         panels = Panels(
             self.lanes,
-            *_sizes(task),
+            *product_sizes(task),
             len(added),
             epilogue,
             int(options["rows"]),
@@ -96,7 +96,7 @@ class MatMulPacked(NativeKernel):
         return self.call(_ir(panels), arrays, panels.count * panels.tiles)
 
 
-def _sizes(task: Task) -> tuple[int, int, int]:
+def product_sizes(task: Task) -> tuple[int, int, int]:
     """Rows, terms and columns, leading axes flattened into rows."""
     *rows, columns = (int(dim) for dim in task.output().shape)
     terms = int(split_anchored(task).task.tensor(0).shape[-1])

@@ -70,11 +70,12 @@ def lines_ahead(floats: int, turns: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tile:
+class Tile:
+    """Sums in registers: so many rows by vectors."""
+
     rows: int
     vectors: int
     weights: Weights
-    row_pitch: int
 
     def load_weights(self, f: Function, w: Value) -> list[Value]:
         """The vectors of one term."""
@@ -111,31 +112,16 @@ def product_tile(
     weights : how they lie, where not packed as V vectors after V vectors.
     lanes : of a vector, where not all of a register.
     """
-    tile = _Tile(rows, vectors, weights or Weights(vectors * module.lanes), terms.row_pitch)
-    fetched = tile.weights.fetched
-    names = ["x", "w", "b", "y", *extra, *(["coming"] if fetched else [])]
+    tile = Tile(rows, vectors, weights or Weights(vectors * module.lanes))
+    names = ["x", "w", "b", "y", *extra, *(["coming"] if tile.weights.fetched else [])]
     f = Function(module, name, [("ptr", parameter) for parameter in names], True, lanes=lanes)
     first = [
         f.load_vector(f.at("%b", v * f.lanes)) if starts else f.constant(0.0)
         for v in range(vectors)
     ]
-    sums = [first[v] for _ in range(rows) for v in range(vectors)]
-    full = terms.blocks if terms.last_channels == terms.channels else terms.blocks - 1
-    carried = [("ptr", "%x"), ("ptr", "%w"), *((f.vector, s) for s in sums)]
-
-    def block(index: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
-        for line in range(fetched):
-            f.prefetch(f.at("%coming", f.add(f.mul(index, fetched * LINE), line * LINE)))
-        w, after = _taps(f, x, w, list(sums), tile, terms, terms.channels)
-        return [f.at(x, terms.block_pitch), w, *after]
-
-    state = [value for _, value in carried]
-    if full:
-        state = f.loop(full, block, carried)
-    if full < terms.blocks:
-        _, after = _taps(f, state[0], state[1], state[2:], tile, terms, terms.last_channels)
-        state = [state[0], state[1], *after]
-    for index, total in enumerate(state[2:]):
+    start = [first[v] for _ in range(rows) for v in range(vectors)]
+    _, sums = add_products(f, "%x", "%w", start, tile, terms, "%coming")
+    for index, total in enumerate(sums):
         row, v = divmod(index, vectors)
         place = f.at("%y", row * output_pitch[0] + v * output_pitch[1])
         count = f.lanes if last_lanes is None or v + 1 < vectors else last_lanes
@@ -143,12 +129,43 @@ def product_tile(
     f.finish()
 
 
+def add_products(
+    f: Function,
+    x: Value,
+    w: Value,
+    sums: Sequence[Value],
+    tile: Tile,
+    terms: Terms,
+    coming: Value,
+) -> tuple[Value, list[Value]]:
+    """Add the products of all terms to a tile of sums; returns where the weights end, and the sums.
+
+    ``coming`` is where weights are fetched from, if any are.
+    """
+    fetched = tile.weights.fetched
+    full = terms.blocks if terms.last_channels == terms.channels else terms.blocks - 1
+    carried = [("ptr", x), ("ptr", w), *((f.vector, s) for s in sums)]
+
+    def block(index: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
+        for line in range(fetched):
+            f.prefetch(f.at(coming, f.add(f.mul(index, fetched * LINE), line * LINE)))
+        w, after = _taps(f, x, w, list(sums), tile, terms, terms.channels)
+        return [f.at(x, terms.block_pitch), w, *after]
+
+    state = [value for _, value in carried]
+    if full:
+        state = f.loop(full, block, carried)
+    if full == terms.blocks:
+        return state[1], state[2:]
+    return _taps(f, state[0], state[1], state[2:], tile, terms, terms.last_channels)
+
+
 def _taps(
     f: Function,
     x: Value,
     w: Value,
     sums: list[Value],
-    tile: _Tile,
+    tile: Tile,
     terms: Terms,
     channels: int,
 ) -> tuple[Value, list[Value]]:
@@ -159,7 +176,7 @@ def _taps(
 
     def column(_: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
         def part(_: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
-            after = _multiply(f, x, w, list(sums), tile, step)
+            after = _multiply(f, x, w, list(sums), tile, terms.row_pitch, step)
             return [f.at(x, step), f.at(w, step * tile.weights.pitch), *after]
 
         carried = [("ptr", x), ("ptr", w), *((f.vector, s) for s in sums)]
@@ -177,13 +194,19 @@ def _taps(
 
 
 def _multiply(
-    f: Function, x: Value, w: Value, sums: list[Value], tile: _Tile, channels: int
+    f: Function,
+    x: Value,
+    w: Value,
+    sums: list[Value],
+    tile: Tile,
+    row_pitch: int,
+    channels: int,
 ) -> list[Value]:
     """Some channels of one tap."""
     for c in range(channels):
         weights = tile.load_weights(f, f.at(w, c * tile.weights.pitch))
         for row in range(tile.rows):
-            factor = f.broadcast(f.at(x, row * tile.row_pitch + c))
+            factor = f.broadcast(f.at(x, row * row_pitch + c))
             for v in range(tile.vectors):
                 index = row * tile.vectors + v
                 sums[index] = f.fma(factor, weights[v], sums[index])

@@ -94,8 +94,8 @@ class Selector:
 
     def _within_budget(
         self, cover: Sequence[Node], weighed: Sequence[Sequence[Candidate]]
-    ) -> list[Candidate]:
-        """The cheapest choice; where its errors sum up to too much, the lowest price for errors
+    ) -> Sequence[Candidate]:
+        """The cheapest choices; where their errors sum up to too much, the lowest price for errors
         that brings them down."""
 
         def at_price(price: float) -> list[Candidate]:
@@ -103,7 +103,8 @@ class Selector:
             choices = self._solve(cover, options, price)
             return [among[choice] for among, choice in zip(options, choices, strict=True)]
 
-        return cheapest_within(self.constraints.error_budget, at_price, _total_error)
+        budget = self.constraints.error_budget
+        return cheapest_within(budget, at_price, lambda c: c.cost.max_error, _exchangeable)
 
     def candidates(self, node: Node, task: Task) -> tuple[list[Candidate], list[Rejected]]:
         """Everything that could run the task, and everything that could not with its reason."""
@@ -336,8 +337,13 @@ def _misplaced(task: Task, position: int, layout: Layout) -> bool:
     return layout != PLAIN and task.known(position) is not None
 
 
-def _total_error(chosen: Sequence[Candidate]) -> float:
-    return sum(candidate.cost.max_error for candidate in chosen)
+def _exchangeable(a: Candidate, b: Candidate) -> bool:
+    """Whether both read and write the same memory and layouts."""
+    return _signature(a) == _signature(b)
+
+
+def _signature(candidate: Candidate) -> object:
+    return candidate.memory, candidate.input_layouts, candidate.output_layouts
 
 
 def _priced(candidate: Candidate, price: float) -> float:
@@ -349,8 +355,7 @@ def _cheapest_per_signature(candidates: Iterable[Candidate], price: float) -> li
     """Among candidates with equal memory and layouts only the cheapest can be in a best cover."""
     best: dict[object, Candidate] = {}
     for candidate in sorted(candidates, key=lambda c: _priced(c, price)):
-        signature = (candidate.memory, candidate.input_layouts, candidate.output_layouts)
-        best.setdefault(signature, candidate)
+        best.setdefault(_signature(candidate), candidate)
     return list(best.values())
 
 

@@ -1,0 +1,105 @@
+"""Products with a constant matrix by one level of Strassen's product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from mnnpy.backends.numba_cpu.convolutions import epilogue_of, pack_bias
+from mnnpy.backends.numba_cpu.matmul_packed import MatMulPacked, product_sizes
+from mnnpy.backends.numba_cpu.strassen_code import ROUNDING, pack_factors, strassen_run
+from mnnpy.backends.numba_cpu.strassen_tile import PRODUCTS, SUMS, Grid, Strassen
+from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.graph.types import Array
+from mnnpy.runtime.ops.matmul import Gemm
+from mnnpy.runtime.preinference.regions import split_anchored
+
+_TALLEST, _LOWEST = 14, 7
+"""Rows of a tile."""
+
+
+class MatMulStrassen(MatMulPacked):
+    """(..., m, k) times a constant (k, n); rows are paired within one matrix of a batch."""
+
+    __slots__ = ()
+    scheme = "matmul_strassen"
+
+    def reject(self, task: Task, device: Device) -> str | None:
+        reason = MatMulPacked.reject(self, task, device)
+        if reason is not None:
+            return reason
+        if task.output().rank < 3:
+            return "rows of one matrix may be samples of a batch, which must not mix"
+        rows, terms, columns = self._matrix(task)
+        if terms % (2 * self.lanes) or columns % (2 * self.lanes):
+            return f"{terms} terms or {columns} columns are not two halves of whole vectors"
+        return f"{rows} rows are too few" if rows < 2 * _LOWEST else None
+
+    def configs(self, task: Task, device: Device) -> Sequence[Config]:
+        rows, _, columns = self._matrix(task)
+        heights = range(min(_TALLEST, rows // 2), _LOWEST - 1, -1)
+        height = min(heights, key=lambda height: rows % (2 * height))
+        vectors = 2 if columns % (4 * self.lanes) == 0 else 1
+        return ((("rows", height), ("vectors", vectors)),)
+
+    def work(self, task: Task, config: Config) -> Work:
+        rows, _, _ = self._matrix(task)
+        last = rows % (2 * int(dict(config)["rows"]))
+        macs = task.macs * ((rows - last) * PRODUCTS // 8 + last) // rows
+        return Work(macs, task.nbytes + 2 * self.workspace_nbytes(task, config), 1)
+
+    def max_error(self, task: Task, config: Config) -> float:
+        return ROUNDING * math.sqrt(self._matrix(task)[1])
+
+    def workspace_nbytes(self, task: Task, config: Config) -> int:
+        rows, terms, _ = product_sizes(task)
+        return SUMS * 4 * (rows // 2) * (terms // 2)
+
+    def packing_config(self, config: Config) -> Config:
+        """The height decides whether a last row is left."""
+        return config
+
+    def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
+        """Sums of quarters of the matrix as (panels, factors, k / 2, vectors * lanes); the bias."""
+        anchored, options = split_anchored(task), dict(config)
+        b = anchored.task.known(1)
+        assert b is not None
+        matrix = b.T if isinstance(anchored.task.op, Gemm) and anchored.task.op.transB else b
+        last = self._matrix(task)[0] % (2 * int(options["rows"]))
+        packed = pack_factors(matrix, int(options["vectors"]) * self.lanes, last)
+        bias = None if anchored.bias is None else task.known(anchored.bias)
+        row = None if bias is None else bias.reshape(-1)
+        return packed, pack_bias(row, matrix.shape[1], self.lanes)
+
+    def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
+        anchored, options, lanes = split_anchored(task), dict(config), self.lanes
+        epilogue = epilogue_of(task, anchored)
+        x, y = buffers.inputs[anchored.source], buffers.outputs[0]
+        added = [a for p in epilogue.added if (a := buffers.inputs[p]) is not None]
+        assert x is not None
+        rows, terms, columns = self._matrix(task)
+        height, vectors = int(options["rows"]), int(options["vectors"])
+        outputs = Grid(rows * columns, 0, height * columns, columns, lanes)
+        product = Strassen(
+            lanes,
+            product_sizes(task)[0] // rows,
+            rows // (2 * height),
+            height,
+            rows % (2 * height),
+            terms // 2 // lanes,
+            columns // 2 // (vectors * lanes),
+            Grid(rows * terms, 0, height * terms, terms, lanes),
+            outputs,
+            (outputs,) * len(added),
+            epilogue,
+            height,
+            vectors,
+            False,
+        )
+        return strassen_run(self, product, [x, buffers.workspace, *buffers.packed, y, *added])
+
+    @staticmethod
+    def _matrix(task: Task) -> tuple[int, int, int]:
+        """Rows, terms and columns of one matrix of the batch."""
+        _, terms, columns = product_sizes(task)
+        return int(task.output().shape[-2]), terms, columns

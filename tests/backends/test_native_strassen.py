@@ -1,0 +1,144 @@
+"""Strassen's products, as 1x1 convolutions and as matrix products, over odd shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mnnpy.backends.numba_cpu.conv_strassen import ConvStrassen
+from mnnpy.backends.numba_cpu.matmul_strassen import MatMulStrassen
+from mnnpy.runtime.contracts import Task
+from mnnpy.runtime.graph.graph import Graph, Node
+from mnnpy.runtime.graph.op import Op
+from mnnpy.runtime.graph.types import Value, type_of
+from mnnpy.runtime.ops import activation as act
+from mnnpy.runtime.ops import elementwise as ew
+from mnnpy.runtime.ops.convolution import Conv
+from mnnpy.runtime.ops.fused import Fused
+from mnnpy.runtime.ops.matmul import Gemm, MatMul
+from mnnpy.runtime.registry import load_backend
+from tests.backends.test_kernels import Array, candidates, run_kernel
+from tests.pairwise import Case, pairwise
+
+BACKEND = load_backend("numba")
+LANES = 16
+"""A multiple of every vector's lanes."""
+
+CONVOLUTIONS = {
+    "batch": (1, 2, 3),
+    "c": (2 * LANES, 4 * LANES, 16 * LANES),
+    "k": (2 * LANES, 6 * LANES, 14 * LANES),
+    "height": (2, 3, 7, 8, 13),
+    "width": (1, 2, 7, 15, 29, 300),
+    "behind": (None, act.Relu(), ew.Add()),
+    "biased": (False, True),
+    "halo": (0, 2),
+}
+
+PRODUCTS = {
+    "batch": ((1,), (3,), (2, 2)),
+    "m": (14, 15, 33, 64, 197),
+    "k": (2 * LANES, 6 * LANES),
+    "n": (2 * LANES, 4 * LANES, 12 * LANES),
+    "behind": (None, act.Relu(), ew.Add()),
+    "biased": (False, True),
+}
+
+
+def shown(case: Case) -> str:
+    return "-".join(map(str, case.values()))
+
+
+@pytest.mark.parametrize("case", pairwise(CONVOLUTIONS, lambda _: True), ids=shown)
+def test_odd_shapes_of_convolutions(case: Case) -> None:
+    rng = np.random.default_rng(0)
+    shape = (case["batch"], case["c"], case["height"], case["width"])
+    x = rng.standard_normal(shape, dtype=np.float32)
+    w = rng.standard_normal((case["k"], case["c"], 1, 1), dtype=np.float32)
+    b = rng.standard_normal((case["k"],), dtype=np.float32)
+    nodes = [Node("conv", Conv(), ("x", "w", "b") if case["biased"] else ("x", "w"), ("y",))]
+    made = (case["batch"], case["k"], case["height"], case["width"])
+    _check(ConvStrassen.scheme, nodes, {"x": x, "w": w, "b": b}, made, case)
+
+
+@pytest.mark.parametrize("case", pairwise(PRODUCTS, lambda _: True), ids=shown)
+def test_odd_shapes_of_products(case: Case) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((*case["batch"], case["m"], case["k"]), dtype=np.float32)
+    w = rng.standard_normal((case["k"], case["n"]), dtype=np.float32)
+    b = rng.standard_normal((case["n"],), dtype=np.float32)
+    nodes = [Node("product", MatMul(), ("x", "w"), ("y" if not case["biased"] else "p",))]
+    if case["biased"]:
+        nodes.append(Node("bias", ew.Add(), ("p", "b"), ("y",)))
+    made = (*case["batch"], case["m"], case["n"])
+    _check(MatMulStrassen.scheme, nodes, {"x": x, "w": w, "b": b}, made, case)
+
+
+def _check(
+    scheme: str, nodes: list[Node], arrays: dict[str, Array], made: tuple[int, ...], case: Case
+) -> None:
+    """Run the region of ``nodes``, which make ``made``, and what is behind them by ``scheme``."""
+    if not case["biased"]:
+        del arrays["b"]
+    constants = set(arrays) - {"x"}
+    if isinstance(case["behind"], ew.Add):
+        arrays["r"] = np.random.default_rng(1).standard_normal(made, dtype=np.float32)
+        nodes.append(Node("behind", case["behind"], ("r", "y"), ("z",)))
+    elif case["behind"]:
+        nodes.append(Node("behind", case["behind"], ("y",), ("z",)))
+    types = {name: type_of(array) for name, array in arrays.items()}
+    op: Op = Fused(Graph(tuple(nodes), types, nodes[-1].outputs))
+    values = tuple(Value(type_of(a), a if n in constants else None) for n, a in arrays.items())
+    task = Task(op, values, op.infer(*values))
+    (wanted,) = op.reference(np, *(array.astype(np.float64) for array in arrays.values()))
+    found = [
+        (
+            run_kernel(BACKEND, kernel, config, task, list(arrays.values()), case.get("halo", 0)),
+            kernel,
+            config,
+        )
+        for kernel, config in candidates(BACKEND, task)
+        if kernel.scheme == scheme
+    ]
+    assert found
+    for result, kernel, config in found:
+        worst = np.max(np.abs(result - wanted)) / np.max(np.abs(wanted))
+        assert worst <= 2e-6 + kernel.max_error(task, config)
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "reason"),
+    [
+        (Conv(strides=(2, 2)), ((1, 32, 8, 8), (32, 32, 1, 1)), "stride one"),
+        (Conv(), ((1, 32, 8, 8), (32, 32, 3, 3)), "not a 1x1"),
+        (Conv(group=2), ((1, 64, 8, 8), (32, 32, 1, 1)), "one group"),
+        (Conv(), ((1, 48, 8, 8), (32, 48, 1, 1)), "48 and 32 channels are not two halves"),
+        (Conv(), ((1, 32, 1, 8), (32, 32, 1, 1)), "one row"),
+        (MatMul(), ((64, 64), (64, 64)), "must not mix"),
+        (Gemm(), ((64, 64), (64, 64)), "must not mix"),
+        (MatMul(), ((2, 64, 63), (63, 64)), "63 terms"),
+        (MatMul(), ((2, 13, 64), (64, 64)), "13 rows are too few"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_is_refused(op: Op, shapes: tuple[tuple[int, ...], ...], reason: str) -> None:
+    arrays = [np.ones(shape, np.float32) for shape in shapes]
+    values = (Value(type_of(arrays[0])), Value(type_of(arrays[1]), arrays[1]))
+    task = Task(op, values, op.infer(*values))
+    kernels = [k for k in BACKEND.kernels(op) if k.scheme in ("conv_strassen", "matmul_strassen")]
+    (said,) = (kernel.reject(task, BACKEND.describe()) for kernel in kernels)
+    assert said is not None
+    assert reason in said
+
+
+def test_samples_of_a_batch_do_not_mix() -> None:
+    """A NaN spreads within its own sample only, whichever scheme runs."""
+    x = np.ones((2, 32, 8, 8), np.float32)
+    x[0, 3, 1, 1] = np.nan
+    w = np.ones((32, 32, 1, 1), np.float32)
+    values = (Value(type_of(x)), Value(type_of(w), w))
+    task = Task(Conv(), values, Conv().infer(*values))
+    for kernel, config in candidates(BACKEND, task):
+        found = run_kernel(BACKEND, kernel, config, task, [x, w])
+        assert np.isnan(found[0, :, 1, 1]).all()
+        assert np.isfinite(found[1]).all()
