@@ -1,7 +1,8 @@
 """Winograd convolution on blocked tensors, a few rows of tiles at a time.
 
-Per block of tiles: transform the input (one unit per block of channels), then multiply and
-transform back (one unit per block of output channels). What lies between stays in a near cache.
+Per block of tiles: transform the input, multiply, and transform back. What lies between stays in a
+near cache. Where blocks are small and enough for all threads, each is one thread's; else all of
+them share the transform (by channels) and the products (by output channels) of block after block.
 """
 
 from __future__ import annotations
@@ -19,8 +20,14 @@ from mnnpy.backends.numba_cpu.convolutions import (
     pack_bias,
     pack_weights,
 )
-from mnnpy.backends.numba_cpu.native import NativeCall, NativeSequence
-from mnnpy.backends.numba_cpu.winograd_code import Tiling, halo_code, product_code, transform_code
+from mnnpy.backends.numba_cpu.native import NativeSequence
+from mnnpy.backends.numba_cpu.winograd_code import (
+    Winograd,
+    block_code,
+    product_code,
+    transform_code,
+)
+from mnnpy.backends.numba_cpu.winograd_tile import Tiling
 from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.preinference.regions import split_anchored
@@ -34,6 +41,10 @@ _NEAR_NBYTES = 3 << 17
 _TILE_LIMIT = 9
 _FULL_PACE = 7
 _STACK_NBYTES = 1 << 20
+_ALONE_NBYTES = 700 << 10
+"""Transformed data of a block, on the stack of a thread that does the block alone."""
+_ALONE_WEIGHTS_NBYTES = 1 << 20
+"""Transformed weights that all threads can hold near; more pay where many tiles share them."""
 
 
 class ConvWinograd(ConvolutionKernel):
@@ -53,7 +64,10 @@ class ConvWinograd(ConvolutionKernel):
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         g = ConvGeometry.of(split_anchored(task).task)
-        return tuple((("m", m), ("rows", self._rows(g, m))) for m in self._sizes(g))
+        return tuple(self._config(g, m, device.threads) for m in self._sizes(g))
+
+    def packing_config(self, config: Config) -> Config:
+        return (("m", dict(config)["m"]),)
 
     def _sizes(self, g: ConvGeometry) -> list[int]:
         """Outputs per tile whose tile is precise and whose row of products fits the stack."""
@@ -67,14 +81,22 @@ class ConvWinograd(ConvolutionKernel):
         return sizes
 
     @staticmethod
-    def _rows(g: ConvGeometry, m: int) -> int:
-        """Rows of tiles together, in blocks of about equal size."""
+    def _config(g: ConvGeometry, m: int, threads: int) -> Config:
+        """Rows of tiles together, in blocks of about equal size; whether a thread does a block
+        alone, which takes blocks for all threads whose data and weights fit a near cache.
+        """
         mh, mw = (m if taps > 1 else 1 for taps in g.kernel)
         high, wide = -(-g.output[0] // mh), -(-g.output[1] // mw)
         area = math.prod(m_ + taps - 1 for m_, taps in zip((mh, mw), g.kernel, strict=True))
-        together = max(_TILES_TOGETHER, _NEAR_NBYTES // (area * g.c * 4))
-        count = max(1, round(high * wide / together))
-        return -(-high // min(count, high))
+        tile_nbytes = area * g.c * 4
+        together = max(_TILES_TOGETHER, _NEAR_NBYTES // tile_nbytes)
+        count = min(high, max(1, round(high * wide / together)))
+        even = min(high, -(-count * g.n // threads) * threads // g.n)
+        rows = -(-high // even)
+        reused = rows * wide >= _TILES_TOGETHER or tile_nbytes * g.k <= _ALONE_WEIGHTS_NBYTES
+        fits = rows * wide * tile_nbytes <= _ALONE_NBYTES
+        alone = reused and fits and g.n * -(-high // rows) >= threads
+        return (("alone", alone), ("m", m), ("rows", rows if alone else -(-high // count)))
 
     def work(self, task: Task, config: Config) -> Work:
         t = self._tiling(task, config)
@@ -90,7 +112,7 @@ class ConvWinograd(ConvolutionKernel):
         return winograd_error(ConvGeometry.of(split_anchored(task).task), config)
 
     def workspace_nbytes(self, task: Task, config: Config) -> int:
-        return self._tiling(task, config).data_elements * 4
+        return 0 if dict(config)["alone"] else self._tiling(task, config).data_elements * 4
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         """U = G w G' as (k blocks, frequencies, c, lanes); bias in vectors."""
@@ -127,30 +149,25 @@ class ConvWinograd(ConvolutionKernel):
         source, target = buffers.inputs[anchored.source], buffers.outputs[0]
         added = [a for p in epilogue.added if (a := buffers.inputs[p]) is not None]
         assert source is not None
-        x, y = Blocked.of(anchored.task.tensor(0), source), Blocked.of(task.output(), target)
-        residuals = tuple(Blocked.of(task.output(), a) for a in added)
+        w = Winograd(
+            t,
+            Blocked.of(anchored.task.tensor(0), source),
+            Blocked.of(task.output(), target),
+            tuple(Blocked.of(task.output(), a) for a in added),
+            epilogue,
+            (g.begin[0], g.begin[1]),
+        )
         u, bias = buffers.packed
-        data = buffers.workspace
-        corner = (x.halo - g.begin[0]) * x.row + (x.halo - g.begin[1]) * x.lanes
-        calls: list[NativeCall] = []
+        if dict(config)["alone"]:
+            return self.call(block_code(w), [source, u, bias, target, *added], t.n * t.blocks)
+        data, calls = buffers.workspace, []
         for image in range(t.n):
+            x_image, *images = (array[image] for array in (source, target, *added))
             for block in range(t.blocks):
-                first = block * t.rows
-                x_at = image * x.image + corner + first * t.m[0] * x.row
-                transform = transform_code(t, x, g.begin, first)
-                units = x.blocks * t.rows_from(first)
-                calls.append(self.call(transform, [_from(source, x_at), data], units))
-                places = [
-                    _from(a, image * b.image + b.origin + first * t.m[0] * b.row)
-                    for a, b in zip((target, *added), (y, *residuals), strict=True)
-                ]
-                product = product_code(t, y, residuals, epilogue, first)
-                calls.append(self.call(product, [data, u, bias, *places], y.blocks))
-        if y.halo:
-            calls.append(self.call(halo_code(y), [target], y.n * y.blocks * y.h))
+                rows = t.rows if block + 1 < t.blocks else t.last_rows
+                first = np.array([block * t.rows])
+                arrays = [x_image, data, first]
+                calls.append(self.call(transform_code(w, rows), arrays, w.x.blocks * rows))
+                arrays = [data, u, bias, first, *images]
+                calls.append(self.call(product_code(w, rows), arrays, w.y.blocks))
         return NativeSequence(tuple(calls))
-
-
-def _from(array: Array, element: int) -> Array:
-    """The array's memory from an element on."""
-    return array.reshape(-1)[element:]

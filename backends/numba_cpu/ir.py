@@ -125,6 +125,10 @@ class Function:
         place = self.emit(f"getelementptr inbounds ptr, ptr {table}, i64 {index}")
         return self.emit(f"load ptr, ptr {place}, align 8")
 
+    def load_index(self, pointer: Value) -> Value:
+        """A 64-bit number from memory."""
+        return self.emit(f"load i64, ptr {pointer}, align 8")
+
     # Floats
 
     def load(self, pointer: Value) -> Value:

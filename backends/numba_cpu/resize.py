@@ -181,7 +181,7 @@ class _Resize:
         for tap in range(count):
             number = f.add(f.mul(index, count), tap)
             place = f.emit(f"getelementptr inbounds i64, ptr {places}, i64 {number}")
-            offset = f.emit(f"load i64, ptr {place}, align 8")
+            offset = f.load_index(place)
             found.append((offset, f.broadcast(f.at(weights, number)) if count > 1 else ""))
         return found
 

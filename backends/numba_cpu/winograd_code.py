@@ -1,327 +1,282 @@
-"""Code of Winograd's passes over blocks of tiles."""
+"""Code of Winograd convolutions on blocks of rows of tiles.
+
+A block is transformed, multiplied and transformed back, either as one unit of work with its data on
+the stack, or in two steps: a unit is then a row of tiles of a block of channels, and a block of
+outputs.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnnpy.backends.numba_cpu.blocked import Blocked, clear_halo, row_start
+from mnnpy.backends.numba_cpu.blocked import Blocked, clear_halo
 from mnnpy.backends.numba_cpu.convolutions import row_choices
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
-from mnnpy.backends.numba_cpu.linear_maps import apply_matrix
 from mnnpy.backends.numba_cpu.products import LINE, Terms, Weights, lines_ahead, product_tile
-from mnnpy.schemes.winograd_matrices import winograd_matrices
+from mnnpy.backends.numba_cpu.winograd_tile import (
+    Tiling,
+    add_tile_transform,
+    copy_part,
+    put_tile,
+    transform_back,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Tiling:
-    """Sizes of a Winograd convolution; pairs are (height, width).
+class Winograd:
+    """Everything that the code depends on; ``begin`` are the leading pads."""
 
-    Transformed data lie as (frequency, channel block, tile, lane), with a cache line between
-    frequencies so that they do not meet in one set of the cache.
-    """
-
-    n: int
-    c: int
-    k: int
-    kernel: tuple[int, int]
-    m: tuple[int, int]
-    output: tuple[int, int]
-    rows: int
-    lanes: int
+    t: Tiling
+    x: Blocked
+    y: Blocked
+    residuals: tuple[Blocked, ...]
+    epilogue: Epilogue
+    begin: tuple[int, int]
 
     @property
-    def a(self) -> tuple[int, int]:
-        """Tile size."""
-        return self.m[0] + self.kernel[0] - 1, self.m[1] + self.kernel[1] - 1
+    def written(self) -> tuple[Blocked, ...]:
+        """The output, and what lies like it."""
+        return self.y, *self.residuals
 
-    @property
-    def area(self) -> int:
-        return math.prod(self.a)
+    def heights(self, rows: int) -> tuple[int, int, int]:
+        """Tiles that a product takes at once, how often, and how many are left."""
+        tiles = rows * self.t.grid[1]
+        (height,) = row_choices(tiles, 14, 7)
+        return height, *divmod(tiles, height)
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Number of tiles along each axis."""
-        return -(-self.output[0] // self.m[0]), -(-self.output[1] // self.m[1])
-
-    @property
-    def tiles(self) -> int:
-        return math.prod(self.grid)
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of rows of tiles."""
-        return -(-self.grid[0] // self.rows)
-
-    @property
-    def most(self) -> int:
-        """Tiles of a full block."""
-        return min(self.rows, self.grid[0]) * self.grid[1]
-
-    @property
-    def channel_blocks(self) -> int:
-        return -(-self.c // self.lanes)
-
-    @property
-    def frequency(self) -> int:
-        """Floats from one frequency of the data to the next."""
-        return self.channel_blocks * self.most * self.lanes + 16
-
-    @property
-    def data_elements(self) -> int:
-        return self.area * self.frequency
-
-    def rows_from(self, first: int) -> int:
-        """Rows of tiles in the block that starts at row ``first``."""
-        return min(self.rows, self.grid[0] - first)
+    def weights(self, rows: int) -> Weights:
+        """With lines of the next frequency fetched, shared among this one's tiles."""
+        _, full, tail = self.heights(rows)
+        lanes = self.t.lanes
+        return Weights(lanes, fetched=lines_ahead(lanes**2, full + bool(tail)))
 
 
-def transform_code(t: Tiling, x: Blocked, begin: tuple[int, ...], first: int) -> str:
-    """Input transform of one block; buffers (x from the block's first tile, data).
-
-    One unit is a row of tiles of a block of channels. Tiles that reach beyond the padded input are
-    copied first, with zeros where there is nothing.
-    """
+def block_code(w: Winograd) -> str:
+    """All of the convolution; buffers (x, u, bias, y, *residuals). One unit is a block."""
+    t = w.t
     module = Module(t.lanes)
+    add_tile_transform(module, t)
+    sizes = sorted({t.rows, t.last_rows} if t.blocks > 1 else {t.last_rows})
+    for rows in sizes:
+        _add_products(module, w, rows)
     f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
-    source, data = f.argument("%args", 0), f.argument("%args", 1)
-    rows, columns = t.rows_from(first), t.grid[1]
-    there = (
-        x.h + 2 * x.halo - (x.halo - begin[0]) - first * t.m[0],
-        x.w + 2 * x.halo - (x.halo - begin[1]),
+    x, u, bias, *written = (f.argument("%args", i) for i in range(4 + len(w.residuals)))
+    data, spare = f.scratch(t.data_elements), _Spare.of(f, t)
+
+    def unit(index: Value) -> None:
+        image, block = f.divide(index, t.blocks)
+        first = f.mul(block, t.rows)
+        source = f.at(x, f.mul(image, w.x.image))
+        images = [f.at(p, f.mul(image, b.image)) for p, b in zip(written, w.written, strict=True)]
+
+        def whole(rows: int) -> None:
+            f.loop(
+                str(w.x.blocks * rows),
+                lambda index: _transform_row(
+                    f, w, f.divide(index, rows), first, source, data, spare
+                ),
+            )
+            f.loop(
+                str(w.y.blocks),
+                lambda index: _outputs(f, w, rows, index, first, [data, u, bias, *images], spare),
+            )
+
+        if len(sizes) == 1:
+            whole(sizes[0])
+            return
+        f.when(f.compare("ne", block, t.blocks - 1), lambda: whole(t.rows))
+        f.when(f.compare("eq", block, t.blocks - 1), lambda: whole(t.last_rows))
+
+    f.loop("%end", unit, start="%begin")
+    f.finish()
+    return str(module)
+
+
+def transform_code(w: Winograd, rows: int) -> str:
+    """Input transform of one block; buffers (x of the image, data, number of its first row)."""
+    module = Module(w.t.lanes)
+    add_tile_transform(module, w.t)
+    f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
+    source, data, number = (f.argument("%args", i) for i in range(3))
+    first, spare = f.load_index(number), _Spare.of(f, w.t)
+    f.loop(
+        "%end",
+        lambda index: _transform_row(f, w, f.divide(index, rows), first, source, data, spare),
+        start="%begin",
     )
+    f.finish()
+    return str(module)
+
+
+def product_code(w: Winograd, rows: int) -> str:
+    """Products and output transform of one block; buffers (data, u, bias, number of its first row,
+    y of the image, *residuals).
+    """
+    module = Module(w.t.lanes)
+    _add_products(module, w, rows)
+    f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
+    data, u, bias, number, *images = (f.argument("%args", i) for i in range(5 + len(w.residuals)))
+    first, spare = f.load_index(number), _Spare.of(f, w.t)
+    f.loop(
+        "%end",
+        lambda index: _outputs(f, w, rows, index, first, [data, u, bias, *images], spare),
+        start="%begin",
+    )
+    f.finish()
+    return str(module)
+
+
+@dataclass(frozen=True, slots=True)
+class _Spare:
+    """Memory for one tile, between its two passes and behind them, and for a block of products."""
+
+    half: Value
+    whole: Value
+    sums: Value
+    pitch: int
+
+    @staticmethod
+    def of(f: Function, t: Tiling) -> _Spare:
+        pitch = t.most * t.lanes + LINE
+        half, whole = (f.scratch(t.area * t.lanes) for _ in range(2))
+        return _Spare(half, whole, f.scratch(t.area * pitch), pitch)
+
+
+def _transform_row(
+    f: Function,
+    w: Winograd,
+    place: tuple[Value, Value],
+    first: Value,
+    source: Value,
+    data: Value,
+    spare: _Spare,
+) -> None:
+    """A row of tiles of a block of channels; ``place`` is (block, row behind ``first``).
+
+    Tiles that reach beyond the padded input are copied first, with zeros where there is nothing.
+    """
+    t, x, (block, r) = w.t, w.x, place
+    lead = tuple(x.halo - pad for pad in w.begin)
+    there = x.h + 2 * x.halo - lead[0], x.w + 2 * x.halo - lead[1]
     inner = tuple(
         max(0, min(count, (size - a) // m + 1))
-        for count, size, a, m in zip((rows, columns), there, t.a, t.m, strict=True)
+        for count, size, a, m in zip(t.grid, there, t.a, t.m, strict=True)
     )
-    half = f.scratch(t.area * t.lanes)
-    whole = f.scratch(t.area * t.lanes)
-    _tile_transform(module, t)
+    row = f.add(first, r)
+    target = f.at(data, f.mul(block, t.most * t.lanes))
+    corner = f.at(f.at(source, lead[0] * x.row + lead[1] * x.lanes), f.mul(block, x.plane))
+    line = f.at(corner, f.mul(row, t.m[0] * x.row))
 
-    def unit(index: Value) -> None:
-        block, r = f.divide(index, rows)
-        target = f.at(data, f.mul(block, t.most * t.lanes))
-        line = f.at(f.at(source, f.mul(block, x.plane)), f.mul(r, t.m[0] * x.row))
-
-        def tile(q: Value, edge: bool) -> None:
-            seen = f.at(line, f.mul(q, t.m[1] * t.lanes))
-            place = f.at(target, f.mul(f.add(f.mul(r, columns), q), t.lanes))
-            if not edge:
-                f.call("tile", ("ptr", seen), ("i64", str(x.row)), ("ptr", half), ("ptr", place))
-                return
-            high = f.minimum(t.a[0], f.sub(there[0], f.mul(r, t.m[0])))
+    def tile(q: Value, edge: bool) -> None:
+        seen = f.at(line, f.mul(q, t.m[1] * t.lanes))
+        to = f.at(target, f.mul(f.add(f.mul(r, t.grid[1]), q), t.lanes))
+        pitch = x.row
+        if edge:
+            high = f.minimum(t.a[0], f.sub(there[0], f.mul(row, t.m[0])))
             wide = f.minimum(t.a[1], f.sub(there[1], f.mul(q, t.m[1])))
-            _copy_part(f, t, seen, x.row, whole, high, wide)
-            pitch = str(t.a[1] * t.lanes)
-            f.call("tile", ("ptr", whole), ("i64", pitch), ("ptr", half), ("ptr", place))
+            copy_part(f, t, seen, x.row, spare.whole, high, wide)
+            seen, pitch = spare.whole, t.a[1] * t.lanes
+        f.call("tile", ("ptr", seen), ("i64", str(pitch)), ("ptr", spare.half), ("ptr", to))
 
-        inside = f.select(f.compare("slt", r, inner[0]), "i64", inner[1], 0)
-        f.loop(inside, lambda q: tile(q, edge=False))
-        f.loop(columns, lambda q: tile(q, edge=True), start=inside)
-
-    f.loop("%end", unit, start="%begin")
-    f.finish()
-    return str(module)
+    inside = f.select(f.compare("slt", row, inner[0]), "i64", inner[1], 0)
+    f.loop(inside, lambda q: tile(q, edge=False))
+    f.loop(t.grid[1], lambda q: tile(q, edge=True), start=inside)
 
 
-def _tile_transform(module: Module, t: Tiling) -> None:
-    """Internal function ``tile(x, pitch, half, data)``: B' d B of one tile of vectors."""
-    f = Function(
-        module,
-        "tile",
-        [("ptr", "x"), ("i64", "pitch"), ("ptr", "half"), ("ptr", "data")],
-        inner=True,
-    )
-    (_, _, bt_h), (_, _, bt_w) = (
-        winograd_matrices(m, r) for m, r in zip(t.m, t.kernel, strict=True)
-    )
-    high, wide = t.a
-
-    def column(j: Value) -> None:
-        top = f.at("%x", f.mul(j, t.lanes))
-        seen = [f.load_vector(f.at(top, f.mul("%pitch", i))) for i in range(high)]
-        for i, value in enumerate(apply_matrix(f, bt_h, seen)):
-            place = f.at(f.at("%half", f.mul(j, t.lanes)), i * wide * t.lanes)
-            f.store_vector(value, place, 64)
-
-    def line(i: Value) -> None:
-        start = f.at("%half", f.mul(i, wide * t.lanes))
-        seen = [f.load_vector(f.at(start, j * t.lanes), 64) for j in range(wide)]
-        place = f.at("%data", f.mul(i, wide * t.frequency))
-        for j, value in enumerate(apply_matrix(f, bt_w, seen)):
-            f.store_vector(value, f.at(place, j * t.frequency))
-
-    f.loop(wide, column)
-    f.loop(high, line)
-    f.finish()
-
-
-def _copy_part(
-    f: Function, t: Tiling, source: Value, pitch: int, target: Value, high: Value, wide: Value
-) -> None:
-    """The part of a tile that is there; zeros elsewhere."""
-    f.loop(t.area, lambda i: f.store_vector(f.constant(0.0), f.at(target, f.mul(i, t.lanes)), 64))
-
-    def row(i: Value) -> None:
-        start, place = f.at(source, f.mul(i, pitch)), f.at(target, f.mul(i, t.a[1] * t.lanes))
-
-        def pixel(j: Value) -> None:
-            offset = f.mul(j, t.lanes)
-            f.store_vector(f.load_vector(f.at(start, offset)), f.at(place, offset), 64)
-
-        f.loop(wide, pixel)
-
-    f.loop(high, row)
-
-
-def product_code(
-    t: Tiling, y: Blocked, residuals: Sequence[Blocked], epilogue: Epilogue, first: int
-) -> str:
-    """Products and output transform of one block; buffers (data, u, bias, y, *residuals).
-
-    ``y`` and the residuals start at the block's first pixel. One unit is a block of outputs.
-    """
-    module = Module(t.lanes)
-    rows, columns = t.rows_from(first), t.grid[1]
-    tiles = rows * columns
-    (height,) = row_choices(tiles, 14, 7)
-    full, tail = divmod(tiles, height)
+def _add_products(module: Module, w: Winograd, rows: int) -> None:
+    """Add the tiles of products for a block of so many rows."""
+    t = w.t
+    height, full, tail = w.heights(rows)
     last = t.c - (t.channel_blocks - 1) * t.lanes
     terms = Terms(t.channel_blocks, t.most * t.lanes, t.lanes, last, ((0,), (0,)), t.lanes)
-    weights = Weights(t.lanes, fetched=lines_ahead(t.lanes**2, full + bool(tail)))
-    for count in sorted({height, tail} - {0}):
+    for count in sorted({height if full else 0, tail} - {0}):
+        name = f"products{rows}x{count}"
+        pitch = (t.lanes, 0)
         product_tile(
-            module,
-            f"tile{count}",
-            count,
-            1,
-            terms,
-            (t.lanes, 0),
-            False,
-            lambda f, s, r, v: s,
-            weights=weights,
+            module, name, count, 1, terms, pitch, False, _as_it_is, weights=w.weights(rows)
         )
-    f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
-    data, u, bias, target, *added = (f.argument("%args", i) for i in range(4 + len(residuals)))
-    pitch = tiles * t.lanes + 16
-    sums, half, whole = (f.scratch(n) for n in (t.area * pitch, t.area * t.lanes, t.area * t.lanes))
-
-    def unit(block: Value) -> None:
-        panels = f.at(u, f.mul(block, t.area * t.c * t.lanes))
-
-        def frequency(index: Value) -> None:
-            seen, place = f.at(data, f.mul(index, t.frequency)), f.at(sums, f.mul(index, pitch))
-            w = f.at(panels, f.mul(index, t.c * t.lanes))
-            coming = f.at(w, t.c * t.lanes)
-
-            def tile(count: int, turn: Value) -> None:
-                offset = f.mul(f.mul(turn, height), t.lanes)
-                behind = f.at(coming, f.mul(turn, weights.fetched * LINE * t.channel_blocks))
-                f.call(
-                    f"tile{count}",
-                    ("ptr", f.at(seen, offset)),
-                    ("ptr", w),
-                    ("ptr", w),
-                    ("ptr", f.at(place, offset)),
-                    *([("ptr", behind)] if weights.fetched else []),
-                )
-
-            if full:
-                f.loop(full, lambda turn: tile(height, turn))
-            if tail:
-                tile(tail, str(full))
-
-        f.loop(t.area, frequency)
-        start = f.load_vector(f.at(bias, f.mul(block, t.lanes)))
-        planes = [
-            f.at(pointer, f.mul(block, b.plane))
-            for pointer, b in zip((target, *added), (y, *residuals), strict=True)
-        ]
-
-        def back(index: Value) -> None:
-            r, q = f.divide(index, columns)
-            _tile_back(f, t, f.at(sums, f.mul(index, t.lanes)), pitch, half, whole)
-            high = f.minimum(t.m[0], f.sub(t.output[0] - first * t.m[0], f.mul(r, t.m[0])))
-            wide = f.minimum(t.m[1], f.sub(t.output[1], f.mul(q, t.m[1])))
-            corners = [
-                f.at(f.at(p, f.mul(r, t.m[0] * b.row)), f.mul(q, t.m[1] * t.lanes))
-                for p, b in zip(planes, (y, *residuals), strict=True)
-            ]
-            _put(f, t, whole, start, corners, (y, *residuals), epilogue, high, wide)
-
-        f.loop(tiles, back)
-
-    f.loop("%end", unit, start="%begin")
-    f.finish()
-    return str(module)
 
 
-def _tile_back(f: Function, t: Tiling, sums: Value, pitch: int, half: Value, whole: Value) -> None:
-    """A' M A of one tile of vectors."""
-    (at_h, _, _), (at_w, _, _) = (
-        winograd_matrices(m, r) for m, r in zip(t.m, t.kernel, strict=True)
-    )
-    (high, wide), (mh, mw) = t.a, t.m
-
-    def column(j: Value) -> None:
-        top = f.at(sums, f.mul(j, pitch))
-        seen = [f.load_vector(f.at(top, i * wide * pitch)) for i in range(high)]
-        for i, value in enumerate(apply_matrix(f, at_h, seen)):
-            place = f.at(f.at(half, f.mul(j, t.lanes)), i * wide * t.lanes)
-            f.store_vector(value, place, 64)
-
-    def line(i: Value) -> None:
-        start = f.at(half, f.mul(i, wide * t.lanes))
-        seen = [f.load_vector(f.at(start, j * t.lanes), 64) for j in range(wide)]
-        place = f.at(whole, f.mul(i, mw * t.lanes))
-        for j, value in enumerate(apply_matrix(f, at_w, seen)):
-            f.store_vector(value, f.at(place, j * t.lanes), 64)
-
-    f.loop(wide, column)
-    f.loop(mh, line)
+def _as_it_is(f: Function, total: Value, row: int, v: int) -> Value:
+    return total
 
 
-def _put(
+def _outputs(
     f: Function,
-    t: Tiling,
-    whole: Value,
-    bias: Value,
-    corners: Sequence[Value],
-    tensors: Sequence[Blocked],
-    epilogue: Epilogue,
-    high: Value,
-    wide: Value,
+    w: Winograd,
+    rows: int,
+    block: Value,
+    first: Value,
+    pointers: Sequence[Value],
+    spare: _Spare,
 ) -> None:
-    """Bias, epilogue and store of the part of a tile that lies inside the output."""
+    """One block of outputs of ``rows`` rows of tiles from ``first`` on; ``pointers`` are (data, u,
+    bias, images of the output and of added tensors).
+    """
+    t = w.t
+    data, u, bias, *images = pointers
+    panels = f.at(u, f.mul(block, t.area * t.c * t.lanes))
+    _multiply(f, w, rows, data, panels, spare)
+    start = f.load_vector(f.at(bias, f.mul(block, t.lanes)))
+    top = f.mul(first, t.m[0])
+    planes = [
+        f.at(f.at(p, f.mul(block, b.plane)), f.add(f.mul(top, b.row), b.origin))
+        for p, b in zip(images, w.written, strict=True)
+    ]
+    below = f.sub(t.output[0], top)
 
-    def row(i: Value) -> None:
-        line = f.at(whole, f.mul(i, t.m[1] * t.lanes))
-        starts = [f.at(c, f.mul(i, b.row)) for c, b in zip(corners, tensors, strict=True)]
+    def back(index: Value) -> None:
+        r, q = f.divide(index, t.grid[1])
+        transform_back(
+            f, t, f.at(spare.sums, f.mul(index, t.lanes)), spare.pitch, spare.half, spare.whole
+        )
+        high = f.minimum(t.m[0], f.sub(below, f.mul(r, t.m[0])))
+        wide = f.minimum(t.m[1], f.sub(t.output[1], f.mul(q, t.m[1])))
+        corners = [
+            f.at(f.at(p, f.mul(r, t.m[0] * b.row)), f.mul(q, t.m[1] * t.lanes))
+            for p, b in zip(planes, w.written, strict=True)
+        ]
+        put_tile(f, t, spare.whole, start, corners, w.written, w.epilogue, high, wide)
 
-        def pixel(j: Value) -> None:
-            offset = f.mul(j, t.lanes)
-            total = f.arithmetic("fadd", f.load_vector(f.at(line, offset), 64), bias)
-            operands = tuple(f.load_vector(f.at(start, offset)) for start in starts[1:])
-            f.store_vector(epilogue.apply(f, total, operands), f.at(starts[0], offset))
-
-        f.loop(wide, pixel)
-
-    f.loop(high, row)
+    f.loop(str(rows * t.grid[1]), back)
+    if w.y.halo:
+        f.loop(
+            f.minimum(rows * t.m[0], below),
+            lambda i: clear_halo(f, w.y, f.at(planes[0], f.mul(i, w.y.row)), f.add(top, i)),
+        )
 
 
-def halo_code(y: Blocked) -> str:
-    """Zeros around every plane; one unit is a row."""
-    module = Module(y.lanes)
-    f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
-    target = f.argument("%args", 0)
+def _multiply(
+    f: Function, w: Winograd, rows: int, data: Value, panels: Value, spare: _Spare
+) -> None:
+    """Products of all frequencies of a block with the weights of one block of outputs."""
+    t = w.t
+    height, full, tail = w.heights(rows)
+    fetched = w.weights(rows).fetched
 
-    def unit(index: Value) -> None:
-        rest, row = f.divide(index, y.h)
-        image, block = f.divide(rest, y.blocks)
-        clear_halo(f, y, row_start(f, target, y, image, block, row), row)
+    def frequency(index: Value) -> None:
+        seen = f.at(data, f.mul(index, t.frequency))
+        place = f.at(spare.sums, f.mul(index, spare.pitch))
+        weights = f.at(panels, f.mul(index, t.c * t.lanes))
+        coming = f.at(weights, t.c * t.lanes)
 
-    f.loop("%end", unit, start="%begin")
-    f.finish()
-    return str(module)
+        def tile(count: int, turn: Value) -> None:
+            offset = f.mul(turn, height * t.lanes)
+            ahead = f.at(coming, f.mul(turn, fetched * LINE * t.channel_blocks))
+            f.call(
+                f"products{rows}x{count}",
+                ("ptr", f.at(seen, offset)),
+                ("ptr", weights),
+                ("ptr", weights),
+                ("ptr", f.at(place, offset)),
+                *([("ptr", ahead)] if fetched else []),
+            )
+
+        if full:
+            f.loop(full, lambda turn: tile(height, turn))
+        if tail:
+            tile(tail, str(full))
+
+    f.loop(t.area, frequency)

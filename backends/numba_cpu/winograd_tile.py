@@ -1,0 +1,182 @@
+"""Winograd's tiles: their sizes, and the passes over one of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mnnpy.backends.numba_cpu.blocked import Blocked
+from mnnpy.backends.numba_cpu.epilogues import Epilogue
+from mnnpy.backends.numba_cpu.ir import Function, Module, Value
+from mnnpy.backends.numba_cpu.linear_maps import apply_matrix
+from mnnpy.schemes.winograd_matrices import winograd_matrices
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """Sizes of a Winograd convolution; pairs are (height, width), ``rows`` those of a block.
+
+    Transformed data lie as (frequency, channel block, tile, lane), with a cache line between
+    frequencies so that they do not meet in one set of the cache.
+    """
+
+    n: int
+    c: int
+    k: int
+    kernel: tuple[int, int]
+    m: tuple[int, int]
+    output: tuple[int, int]
+    rows: int
+    lanes: int
+
+    @property
+    def a(self) -> tuple[int, int]:
+        """Tile size."""
+        return self.m[0] + self.kernel[0] - 1, self.m[1] + self.kernel[1] - 1
+
+    @property
+    def area(self) -> int:
+        return math.prod(self.a)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Number of tiles along each axis."""
+        return -(-self.output[0] // self.m[0]), -(-self.output[1] // self.m[1])
+
+    @property
+    def tiles(self) -> int:
+        return math.prod(self.grid)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of rows of tiles."""
+        return -(-self.grid[0] // self.rows)
+
+    @property
+    def last_rows(self) -> int:
+        """Rows of tiles of the last block."""
+        return self.grid[0] - (self.blocks - 1) * self.rows
+
+    @property
+    def most(self) -> int:
+        """Tiles of a full block."""
+        return self.rows * self.grid[1]
+
+    @property
+    def channel_blocks(self) -> int:
+        return -(-self.c // self.lanes)
+
+    @property
+    def frequency(self) -> int:
+        """Floats from one frequency of the data to the next."""
+        return self.channel_blocks * self.most * self.lanes + 16
+
+    @property
+    def data_elements(self) -> int:
+        return self.area * self.frequency
+
+
+def add_tile_transform(module: Module, t: Tiling) -> None:
+    """Add a function ``tile(x, pitch, half, data)``: B' d B of one tile of vectors."""
+    f = Function(
+        module,
+        "tile",
+        [("ptr", "x"), ("i64", "pitch"), ("ptr", "half"), ("ptr", "data")],
+        inner=True,
+    )
+    (_, _, bt_h), (_, _, bt_w) = (
+        winograd_matrices(m, r) for m, r in zip(t.m, t.kernel, strict=True)
+    )
+    high, wide = t.a
+
+    def column(j: Value) -> None:
+        top = f.at("%x", f.mul(j, t.lanes))
+        seen = [f.load_vector(f.at(top, f.mul("%pitch", i))) for i in range(high)]
+        for i, value in enumerate(apply_matrix(f, bt_h, seen)):
+            place = f.at(f.at("%half", f.mul(j, t.lanes)), i * wide * t.lanes)
+            f.store_vector(value, place, 64)
+
+    def line(i: Value) -> None:
+        start = f.at("%half", f.mul(i, wide * t.lanes))
+        seen = [f.load_vector(f.at(start, j * t.lanes), 64) for j in range(wide)]
+        place = f.at("%data", f.mul(i, wide * t.frequency))
+        for j, value in enumerate(apply_matrix(f, bt_w, seen)):
+            f.store_vector(value, f.at(place, j * t.frequency))
+
+    f.loop(wide, column)
+    f.loop(high, line)
+    f.finish()
+
+
+def copy_part(
+    f: Function, t: Tiling, source: Value, pitch: int, target: Value, high: Value, wide: Value
+) -> None:
+    """The part of a tile that is there; zeros elsewhere."""
+    f.loop(t.area, lambda i: f.store_vector(f.constant(0.0), f.at(target, f.mul(i, t.lanes)), 64))
+
+    def row(i: Value) -> None:
+        start, place = f.at(source, f.mul(i, pitch)), f.at(target, f.mul(i, t.a[1] * t.lanes))
+
+        def pixel(j: Value) -> None:
+            offset = f.mul(j, t.lanes)
+            f.store_vector(f.load_vector(f.at(start, offset)), f.at(place, offset), 64)
+
+        f.loop(wide, pixel)
+
+    f.loop(high, row)
+
+
+def transform_back(
+    f: Function, t: Tiling, sums: Value, pitch: int, half: Value, whole: Value
+) -> None:
+    """A' M A of one tile of vectors."""
+    (at_h, _, _), (at_w, _, _) = (
+        winograd_matrices(m, r) for m, r in zip(t.m, t.kernel, strict=True)
+    )
+    (high, wide), (mh, mw) = t.a, t.m
+
+    def column(j: Value) -> None:
+        top = f.at(sums, f.mul(j, pitch))
+        seen = [f.load_vector(f.at(top, i * wide * pitch)) for i in range(high)]
+        for i, value in enumerate(apply_matrix(f, at_h, seen)):
+            place = f.at(f.at(half, f.mul(j, t.lanes)), i * wide * t.lanes)
+            f.store_vector(value, place, 64)
+
+    def line(i: Value) -> None:
+        start = f.at(half, f.mul(i, wide * t.lanes))
+        seen = [f.load_vector(f.at(start, j * t.lanes), 64) for j in range(wide)]
+        place = f.at(whole, f.mul(i, mw * t.lanes))
+        for j, value in enumerate(apply_matrix(f, at_w, seen)):
+            f.store_vector(value, f.at(place, j * t.lanes), 64)
+
+    f.loop(wide, column)
+    f.loop(mh, line)
+
+
+def put_tile(
+    f: Function,
+    t: Tiling,
+    whole: Value,
+    bias: Value,
+    corners: Sequence[Value],
+    tensors: Sequence[Blocked],
+    epilogue: Epilogue,
+    high: Value,
+    wide: Value,
+) -> None:
+    """Bias, epilogue and store of the part of a tile that lies inside the output."""
+
+    def row(i: Value) -> None:
+        line = f.at(whole, f.mul(i, t.m[1] * t.lanes))
+        starts = [f.at(c, f.mul(i, b.row)) for c, b in zip(corners, tensors, strict=True)]
+
+        def pixel(j: Value) -> None:
+            offset = f.mul(j, t.lanes)
+            total = f.arithmetic("fadd", f.load_vector(f.at(line, offset), 64), bias)
+            operands = tuple(f.load_vector(f.at(start, offset)) for start in starts[1:])
+            f.store_vector(epilogue.apply(f, total, operands), f.at(starts[0], offset))
+
+        f.loop(wide, pixel)
+
+    f.loop(high, row)
