@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from mnnpy.backends.numba_cpu.blocked import Blocked
 from mnnpy.backends.numba_cpu.convolution_kernel import ConvolutionKernel
 from mnnpy.backends.numba_cpu.convolutions import (
+    aligned_floats,
     epilogue_of,
     is_flat,
     pack_bias,
+    pack_weights,
     row_choices,
 )
-from mnnpy.backends.numba_cpu.strassen_code import ROUNDING, pack_factors, strassen_run
+from mnnpy.backends.numba_cpu.dense import DenseKernel, blocked_source
+from mnnpy.backends.numba_cpu.epilogues import Epilogue
+from mnnpy.backends.numba_cpu.native import NativeCall, NativeSequence
+from mnnpy.backends.numba_cpu.strassen_code import ROUNDING, pack_factors, strassen_calls
 from mnnpy.backends.numba_cpu.strassen_tile import PRODUCTS, SUMS, Grid, Strassen
 from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.types import Array
@@ -28,7 +33,10 @@ _ROW_NBYTES = 1 << 17
 
 
 class ConvStrassen(ConvolutionKernel):
-    """Channels halved by blocks, pixels by rows; an eighth of the multiply-adds is saved."""
+    """Channels halved by blocks, pixels by rows; an eighth of the multiply-adds is saved.
+
+    A last block of outputs without a partner is a direct convolution.
+    """
 
     __slots__ = ()
     scheme = "conv_strassen"
@@ -36,8 +44,10 @@ class ConvStrassen(ConvolutionKernel):
     def unfit(self, g: ConvGeometry) -> str | None:
         if not is_flat(g) or g.group > 1:
             return "not a 1x1 convolution of stride one, without padding, in one group"
-        if g.c % (2 * self.lanes) or g.k % (2 * self.lanes):
-            return f"{g.c} and {g.k} channels are not two halves of whole vectors"
+        if g.c % (2 * self.lanes):
+            return f"{g.c} input channels are not two halves of whole vectors"
+        if g.k <= self.lanes:
+            return f"{g.k} output channels"
         return "one row" if g.output[0] < 2 else None
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
@@ -45,10 +55,15 @@ class ConvStrassen(ConvolutionKernel):
         return tuple((("rows", rows),) for rows in row_choices(g.output[1], 14, 7))
 
     def work(self, task: Task, config: Config) -> Work:
-        g = ConvGeometry.of(split_anchored(task).task)
-        rows = g.output[0]
-        macs = task.macs * (rows // 2 * 2 * PRODUCTS // 8 + rows % 2) // rows
+        g, lanes = ConvGeometry.of(split_anchored(task).task), self.lanes
+        paired = g.output[0] // 2 * 2 * self._paired(g)
+        alone = g.output[0] * -(-g.k // lanes) * lanes - paired
+        macs = g.n * g.output[1] * g.c * (paired * PRODUCTS // 8 + alone)
         return Work(macs, task.nbytes + 2 * self._sums_nbytes(g), 1)
+
+    def _paired(self, g: ConvGeometry) -> int:
+        """Output channels in blocks that have a partner, filled up to whole blocks."""
+        return -(-g.k // self.lanes) // 2 * 2 * self.lanes
 
     def max_error(self, task: Task, config: Config) -> float:
         return ROUNDING * math.sqrt(ConvGeometry.of(split_anchored(task).task).c)
@@ -62,14 +77,19 @@ class ConvStrassen(ConvolutionKernel):
         return SUMS * 4 * g.n * g.pixels * g.c // 4
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
-        """Sums of quarters of the weights as (k / 2 blocks, factors, c / 2, lanes); the bias."""
+        """Sums of quarters of the weights as (k / 2 blocks, factors, c / 2, lanes); the bias; the
+        weights of a last block alone.
+        """
         anchored, lanes = split_anchored(task), self.lanes
-        w = anchored.task.known(1)
+        g, w = ConvGeometry.of(anchored.task), anchored.task.known(1)
         assert w is not None
-        rows = ConvGeometry.of(anchored.task).output[0]
-        packed = pack_factors(w.reshape(w.shape[:2]).T, lanes, rows % 2)
+        paired = self._paired(g)
+        matrix = aligned_floats((g.c, paired))
+        matrix[:, g.k :] = 0
+        matrix[:, : g.k] = w[:paired, :, 0, 0].T
         bias = None if anchored.bias is None else task.known(anchored.bias)
-        return packed, pack_bias(bias, len(w), lanes)
+        packed = pack_factors(matrix, lanes, g.output[0] % 2), pack_bias(bias, g.k, lanes)
+        return packed if g.k <= paired else (*packed, pack_weights(w[paired:], lanes, lanes))
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         anchored, lanes = split_anchored(task), self.lanes
@@ -77,7 +97,7 @@ class ConvStrassen(ConvolutionKernel):
         x, y = buffers.inputs[anchored.source], buffers.outputs[0]
         added = [a for p in epilogue.added if (a := buffers.inputs[p]) is not None]
         assert x is not None
-        height, width = g.output
+        (height, width), rows = g.output, int(dict(config)["rows"])
         product = Strassen(
             lanes,
             g.n,
@@ -85,16 +105,46 @@ class ConvStrassen(ConvolutionKernel):
             width,
             width if height % 2 else 0,
             g.c // 2 // lanes,
-            g.k // 2 // lanes,
+            self._paired(g) // 2 // lanes,
             Grid.of(Blocked.of(anchored.task.tensor(0), x)),
             Grid.of(Blocked.of(task.output(), y)),
             tuple(Grid.of(Blocked.of(task.output(), a)) for a in added),
             epilogue,
-            int(dict(config)["rows"]),
+            rows,
             1,
             _is_near(g),
         )
-        return strassen_run(self, product, [x, buffers.workspace, *buffers.packed, y, *added])
+        factors, bias, *rest = buffers.packed
+        arrays = [x, buffers.workspace, factors, bias, y, *added]
+        calls = strassen_calls(self, product, arrays)
+        for image in range(g.n if rest else 0):
+            source, *written = (array[image : image + 1] for array in (x, y, *added))
+            calls.append(self._last_block(g, epilogue, rows, source, *rest, bias, written))
+        return NativeSequence(tuple(calls))
+
+    def _last_block(
+        self,
+        g: ConvGeometry,
+        epilogue: Epilogue,
+        rows: int,
+        x: Array,
+        weights: Array,
+        bias: Array,
+        written: Sequence[Array],
+    ) -> NativeCall:
+        """The direct convolution of one image to its last block of outputs."""
+        paired = self._paired(g)
+        tensors = tuple(_one_image(g.k - paired, g, array) for array in written)
+        kernel = DenseKernel(
+            blocked_source(g, _one_image(g.c, g, x)), tensors[0], tensors[1:], epilogue, rows, 1
+        )
+        y, *added = (array[:, -1:] for array in written)
+        return self.call(kernel.ir(), [x, weights, bias[paired:], y, *added], kernel.units)
+
+
+def _one_image(channels: int, g: ConvGeometry, array: Array) -> Blocked:
+    height, width = g.output
+    return Blocked(1, channels, height, width, array.shape[-1], (array.shape[3] - width) // 2)
 
 
 def _is_near(g: ConvGeometry) -> bool:

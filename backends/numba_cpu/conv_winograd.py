@@ -80,10 +80,10 @@ class ConvWinograd(ConvolutionKernel):
                 sizes.append(m)
         return sizes
 
-    @staticmethod
-    def _config(g: ConvGeometry, m: int, threads: int) -> Config:
-        """Rows of tiles together, in blocks of about equal size; whether a thread does a block
-        alone, which takes blocks for all threads whose data and weights fit a near cache.
+    def _config(self, g: ConvGeometry, m: int, threads: int) -> Config:
+        """Rows of tiles together, in blocks of about equal size, and into how many shares of the
+        outputs a block is cut, each of which one thread does alone; 0 where all threads do a block
+        together, because its data do not fit a near cache.
         """
         mh, mw = (m if taps > 1 else 1 for taps in g.kernel)
         high, wide = -(-g.output[0] // mh), -(-g.output[1] // mw)
@@ -91,12 +91,15 @@ class ConvWinograd(ConvolutionKernel):
         tile_nbytes = area * g.c * 4
         together = max(_TILES_TOGETHER, _NEAR_NBYTES // tile_nbytes)
         count = min(high, max(1, round(high * wide / together)))
-        even = min(high, -(-count * g.n // threads) * threads // g.n)
-        rows = -(-high // even)
-        reused = rows * wide >= _TILES_TOGETHER or tile_nbytes * g.k <= _ALONE_WEIGHTS_NBYTES
-        fits = rows * wide * tile_nbytes <= _ALONE_NBYTES
-        alone = reused and fits and g.n * -(-high // rows) >= threads
-        return (("alone", alone), ("m", m), ("rows", rows if alone else -(-high // count)))
+        rows = -(-high // count)
+        even = -(-high // min(high, -(-count * g.n // threads) * threads // g.n))
+        if even * wide >= _TILES_TOGETHER or tile_nbytes * g.k <= _ALONE_WEIGHTS_NBYTES:
+            rows = even
+        units = g.n * -(-high // rows)
+        shares = min(threads // math.gcd(units, threads), -(-g.k // self.lanes))
+        if rows * wide * tile_nbytes > _ALONE_NBYTES:
+            shares, rows = 0, -(-high // count)
+        return (("m", m), ("rows", rows), ("shares", shares))
 
     def work(self, task: Task, config: Config) -> Work:
         t = self._tiling(task, config)
@@ -112,7 +115,7 @@ class ConvWinograd(ConvolutionKernel):
         return winograd_error(ConvGeometry.of(split_anchored(task).task), config)
 
     def workspace_nbytes(self, task: Task, config: Config) -> int:
-        return 0 if dict(config)["alone"] else self._tiling(task, config).data_elements * 4
+        return 0 if dict(config)["shares"] else self._tiling(task, config).data_elements * 4
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         """U = G w G' as (k blocks, frequencies, c, lanes); bias in vectors."""
@@ -158,8 +161,10 @@ class ConvWinograd(ConvolutionKernel):
             (g.begin[0], g.begin[1]),
         )
         u, bias = buffers.packed
-        if dict(config)["alone"]:
-            return self.call(block_code(w), [source, u, bias, target, *added], t.n * t.blocks)
+        shares = int(dict(config)["shares"])
+        if shares:
+            arrays = [source, u, bias, target, *added]
+            return self.call(block_code(w, shares), arrays, t.n * t.blocks * shares)
         data, calls = buffers.workspace, []
         for image in range(t.n):
             x_image, *images = (array[image] for array in (source, target, *added))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from mnnpy.backends.numba_cpu.convolutions import epilogue_of, pack_bias
 from mnnpy.backends.numba_cpu.matmul_packed import MatMulPacked, product_sizes
-from mnnpy.backends.numba_cpu.strassen_code import ROUNDING, pack_factors, strassen_run
+from mnnpy.backends.numba_cpu.native import NativeSequence
+from mnnpy.backends.numba_cpu.strassen_code import ROUNDING, pack_factors, strassen_calls
 from mnnpy.backends.numba_cpu.strassen_tile import PRODUCTS, SUMS, Grid, Strassen
 from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.types import Array
@@ -96,7 +97,8 @@ class MatMulStrassen(MatMulPacked):
             vectors,
             False,
         )
-        return strassen_run(self, product, [x, buffers.workspace, *buffers.packed, y, *added])
+        arrays = [x, buffers.workspace, *buffers.packed, y, *added]
+        return NativeSequence(tuple(strassen_calls(self, product, arrays)))
 
     @staticmethod
     def _matrix(task: Task) -> tuple[int, int, int]:

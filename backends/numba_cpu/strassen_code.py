@@ -10,7 +10,7 @@ from mnnpy.backends.numba_cpu.blocked import clear_halo
 from mnnpy.backends.numba_cpu.convolutions import aligned_floats
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.backends.numba_cpu.native import NativeSequence
+from mnnpy.backends.numba_cpu.native import NativeCall
 from mnnpy.backends.numba_cpu.products import LINE
 from mnnpy.backends.numba_cpu.strassen_tile import (
     PRODUCTS,
@@ -21,7 +21,6 @@ from mnnpy.backends.numba_cpu.strassen_tile import (
     last_tile,
     pair_tile,
 )
-from mnnpy.runtime.contracts import Run
 from mnnpy.runtime.graph.types import Array
 
 ROUNDING = 5e-8
@@ -32,13 +31,12 @@ QUARTERS = ((0, 0), (1, 0), (0, 1), (1, 1))
 """(right, down)"""
 
 
-def strassen_run(kernel: NativeKernel, p: Strassen, arrays: Sequence[Array]) -> Run:
+def strassen_calls(kernel: NativeKernel, p: Strassen, arrays: Sequence[Array]) -> list[NativeCall]:
     """The sums, where they are made ahead, and the products; on (x, s, w, b, y, *residuals)."""
     products = kernel.call(product_code(p), arrays, p.units)
     if p.near:
-        return products
-    sums = kernel.call(sums_code(p), arrays[:2], p.images * p.pairs)
-    return NativeSequence((sums, products))
+        return [products]
+    return [kernel.call(sums_code(p), arrays[:2], p.images * p.pairs), products]
 
 
 def sums_code(p: Strassen) -> str:

@@ -1,8 +1,8 @@
 """Code of Winograd convolutions on blocks of rows of tiles.
 
-A block is transformed, multiplied and transformed back, either as one unit of work with its data on
-the stack, or in two steps: a unit is then a row of tiles of a block of channels, and a block of
-outputs.
+A block is transformed, multiplied and transformed back, either within one unit of work with the
+data on the stack, or in two steps: a unit is then a row of tiles of a block of channels, and a
+block of outputs.
 """
 
 from __future__ import annotations
@@ -53,8 +53,11 @@ class Winograd:
         return Weights(lanes, fetched=lines_ahead(lanes**2, full + bool(tail)))
 
 
-def block_code(w: Winograd) -> str:
-    """All of the convolution; buffers (x, u, bias, y, *residuals). One unit is a block."""
+def block_code(w: Winograd, shares: int) -> str:
+    """All of the convolution; buffers (x, u, bias, y, *residuals).
+
+    One unit is a block and one of so many shares of the outputs.
+    """
     t = w.t
     module = Module(t.lanes)
     add_tile_transform(module, t)
@@ -66,7 +69,8 @@ def block_code(w: Winograd) -> str:
     data, spare = f.scratch(t.data_elements), _Spare.of(f, t)
 
     def unit(index: Value) -> None:
-        image, block = f.divide(index, t.blocks)
+        rest, share = f.divide(index, shares)
+        image, block = f.divide(rest, t.blocks)
         first = f.mul(block, t.rows)
         source = f.at(x, f.mul(image, w.x.image))
         images = [f.at(p, f.mul(image, b.image)) for p, b in zip(written, w.written, strict=True)]
@@ -78,9 +82,13 @@ def block_code(w: Winograd) -> str:
                     f, w, f.divide(index, rows), first, source, data, spare
                 ),
             )
+            low, high = (
+                f.divide(f.mul(at, w.y.blocks), shares)[0] for at in (share, f.add(share, 1))
+            )
             f.loop(
-                str(w.y.blocks),
+                high,
                 lambda index: _outputs(f, w, rows, index, first, [data, u, bias, *images], spare),
+                start=low,
             )
 
         if len(sizes) == 1:

@@ -27,7 +27,7 @@ LANES = 16
 CONVOLUTIONS = {
     "batch": (1, 2, 3),
     "c": (2 * LANES, 4 * LANES, 16 * LANES),
-    "k": (2 * LANES, 6 * LANES, 14 * LANES),
+    "k": (2 * LANES - 5, 3 * LANES, 6 * LANES, 14 * LANES + 3),
     "height": (2, 3, 7, 8, 13),
     "width": (1, 2, 7, 15, 29, 300),
     "behind": (None, act.Relu(), ew.Add()),
@@ -112,7 +112,8 @@ def _check(
         (Conv(strides=(2, 2)), ((1, 32, 8, 8), (32, 32, 1, 1)), "stride one"),
         (Conv(), ((1, 32, 8, 8), (32, 32, 3, 3)), "not a 1x1"),
         (Conv(group=2), ((1, 64, 8, 8), (32, 32, 1, 1)), "one group"),
-        (Conv(), ((1, 48, 8, 8), (32, 48, 1, 1)), "48 and 32 channels are not two halves"),
+        (Conv(), ((1, 48, 8, 8), (32, 48, 1, 1)), "48 input channels are not two halves"),
+        (Conv(), ((1, 32, 8, 8), (4, 32, 1, 1)), "4 output channels"),
         (Conv(), ((1, 32, 1, 8), (32, 32, 1, 1)), "one row"),
         (MatMul(), ((64, 64), (64, 64)), "must not mix"),
         (Gemm(), ((64, 64), (64, 64)), "must not mix"),
