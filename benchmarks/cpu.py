@@ -18,7 +18,6 @@ import numpy as np
 
 from benchmarks.engines import (
     ENGINES,
-    LEFT_OUT,
     REFERENCE,
     Arrays,
     Mnnpy,
@@ -52,7 +51,7 @@ class Contest:
         self.options = options
         self.results: list[Result] = []
         self.memory: list[Itemised] = []
-        self.notes: list[str] = list(LEFT_OUT)
+        self.notes: list[str] = []
         self.engines = list(self._usable(options.engines))
 
     def _usable(self, names: Sequence[str]) -> Iterator[str]:

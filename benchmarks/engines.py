@@ -231,15 +231,45 @@ class Mnn:
         return run
 
 
+@dataclass(frozen=True, slots=True)
+class PyTorch:
+    """PyTorch's operators, on the modules that onnx2torch makes of the model."""
+
+    name = "pytorch"
+    settings = "eager, inference_mode, set_num_threads; the ONNX model as modules by onnx2torch"
+
+    def available(self) -> str | None:
+        found = all(find_spec(package) is not None for package in ("torch", "onnx2torch"))
+        return None if found else "not installed; pip install torch onnx2torch"
+
+    def prepare(self, model: bytes) -> bytes:
+        return model
+
+    def load(self, model: bytes, threads: int) -> Runner:
+        import onnx
+        import onnx2torch
+        import torch
+
+        graph = onnx.load_from_string(model).graph
+        module = onnx2torch.convert(onnx.load_from_string(model)).eval()
+        constants = {tensor.name for tensor in graph.initializer}
+        inputs = [entry.name for entry in graph.input if entry.name not in constants]
+        names = [entry.name for entry in graph.output]
+
+        def run(feeds: Arrays) -> Arrays:
+            torch.set_num_threads(threads)
+            with torch.inference_mode():
+                results = module(*(torch.from_numpy(feeds[name]) for name in inputs))
+            listed = results if isinstance(results, list | tuple) else [results]
+            return {name: t.numpy().copy() for name, t in zip(names, listed, strict=True)}
+
+        return run
+
+
 ENGINES: dict[str, Engine] = {
     engine.name: engine
-    for engine in (Mnnpy("numpy"), Mnnpy("numba"), OnnxRuntime(), OpenVino(), Mnn())
+    for engine in (Mnnpy("numpy"), Mnnpy("numba"), OnnxRuntime(), OpenVino(), Mnn(), PyTorch())
 }
-
-LEFT_OUT = (
-    "PyTorch is left out: it writes ONNX but does not run it, and a network rewritten by hand "
-    "would compare two models, not two engines",
-)
 
 
 def is_ours(engine: str) -> bool:

@@ -18,6 +18,7 @@ from mnnpy.runtime.graph.types import Value
 from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
+from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.explain import config_text, shape_text
 from mnnpy.runtime.preinference.plan import Step
 from mnnpy.runtime.preinference.regions import is_anchored, split_anchored
@@ -112,9 +113,10 @@ class Layer:
 def measure_layers(
     model: bytes, feeds: Arrays, backend: str, threads: int, repeats: int = 20
 ) -> list[Layer]:
-    """Time every step of a plan of ours, with the peak measured before and after."""
+    """Time every step of a plan of ours for the whole batch, with the peak before and after."""
     peak, bandwidth = measure_peak(threads), measure_bandwidth(threads)
-    with Session(model, backend=backend, threads=threads) as session:
+    constraints = Constraints(parts=1)
+    with Session(model, backend=backend, threads=threads, constraints=constraints) as session:
         executable = session.executable(feeds)
         times = time_steps(executable, feeds, threads, repeats)
         peak = max(peak, measure_peak(threads))

@@ -12,7 +12,7 @@ from benchmarks.engines import ENGINES
 from benchmarks.peak import measure_peak
 from mnnpy.backends.host_memory import processor_name, usable_cores
 
-_PACKAGES = ("mnnpy", "numpy", "numba", "onnxruntime", "openvino", "MNN")
+_PACKAGES = ("mnnpy", "numpy", "numba", "onnxruntime", "openvino", "MNN", "torch")
 
 
 def machine_facts(engines: Iterable[str]) -> list[str]:

@@ -122,6 +122,7 @@ def _pinned(step: Step) -> Constraints:
     return Constraints(
         pinned={} if choice.scheme == "object" else {node.name: pin},
         regions=frozenset({names} if names else ()),
+        parts=1,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from mnnpy.runtime.errors import BackendError
@@ -18,6 +18,11 @@ Run: TypeAlias = Callable[[], None]
 
 Config: TypeAlias = tuple[tuple[str, int | str], ...]
 """A kernel's parameters (tile, split, ...) as sorted pairs: hashable and JSON."""
+
+
+TileRates: TypeAlias = tuple[tuple[int, int, float], ...]
+"""(rows, vectors, multiply-adds per second) of tiles of sums of products that lie in registers, for
+every number of vectors from one on: the lowest tile, the tallest, and some between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,12 @@ class Device:
     ----------
     memory : the address space; backends with equal names share buffers without copies.
     coefficients : scheme name -> measured cost; ``"*"`` serves schemes that were not measured.
+        ``"far"`` says what bytes cost more that steps hand on past the caches.
     grain_nbytes : how much output to finish before the next pass: what stays in a near cache.
+    cache_nbytes : what the caches keep from one step to the next; None where it is not known.
+    efficiency : what each thread after the first adds to a step, in threads.
+    seconds_per_wait : of several threads for each other behind every step.
+    tile_rates : how fast tiles of products run; empty where nobody timed them.
     """
 
     kind: str
@@ -110,14 +120,40 @@ class Device:
     threads: int = 1
     memory_nbytes: int | None = None
     grain_nbytes: int = 1 << 62
+    cache_nbytes: int | None = None
+    efficiency: float = 0.0
+    seconds_per_wait: float = 0.0
     coefficients: Mapping[str, Coefficients] = field(default_factory=dict)
+    tile_rates: TileRates = ()
 
-    def seconds(self, scheme: str, work: Work) -> float:
-        """Predicted time of a scheme's work here."""
+    def seconds(self, scheme: str, work: Work, handed_nbytes: int = 0) -> float:
+        """Predicted time of a scheme's work on all threads.
+
+        Parameters
+        ----------
+        handed_nbytes : size of the tensors that other steps have written or will read.
+        """
         found = self.coefficients.get(scheme) or self.coefficients.get("*")
         if found is None:
             raise BackendError(f"{self.name!r} has coefficients for neither {scheme!r} nor '*'")
-        return found.seconds(work)
+        return self.spread(found.seconds(work) + self._far_seconds(handed_nbytes), work.launches)
+
+    def spread(self, seconds: float, launches: int) -> float:
+        """What takes one thread so long, on all threads."""
+        gain = 1 + (self.threads - 1) * self.efficiency
+        return seconds / gain + (self.seconds_per_wait if gain > 1 and launches else 0)
+
+    def _far_seconds(self, handed_nbytes: int) -> float:
+        far = self.coefficients.get("far")
+        if far is None or self.cache_nbytes is None:
+            return 0.0
+        return far.seconds(Work(0, max(0, handed_nbytes - self.cache_nbytes), 0))
+
+    def limited(self, threads: int | None, lanes: int = 1) -> Device:
+        """The device as one of ``lanes`` runs side by side has it, on that many threads at most."""
+        most = self.threads if threads is None else min(self.threads, threads)
+        cache = None if self.cache_nbytes is None else self.cache_nbytes // lanes
+        return replace(self, threads=most, cache_nbytes=cache)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,10 +194,17 @@ class Task:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors read and written once."""
-        read = [v.type for v in self.inputs if v is not None]
-        return sum(
-            t.nbytes for t in (*read, *self.outputs) if isinstance(t, TensorType) and t.static
-        )
+        return _nbytes((*(v.type for v in self.inputs if v is not None), *self.outputs))
+
+    @property
+    def handed_nbytes(self) -> int:
+        """Bytes of the tensors that steps hand on to each other: all but constants."""
+        read = (v.type for v in self.inputs if v is not None and not v.constant)
+        return _nbytes((*read, *self.outputs))
+
+
+def _nbytes(types: Iterable[Type | None]) -> int:
+    return sum(t.nbytes for t in types if isinstance(t, TensorType) and t.static)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -106,14 +106,21 @@ class Executable:
         """
         try:
             with self.entered():
-                self.feed(feeds)
-                for program in self._programs:
-                    program()
+                self.execute(feeds)
                 return self.fetch()
         except Exception as error:
-            # A program cannot say which of its steps failed: step by step, that one fails again.
-            self.run_stepwise(feeds)
-            raise ExecutionError(f"the run failed, step by step it did not: {error}") from error
+            self.explain_failure(feeds, error)
+
+    def execute(self, feeds: Mapping[str, Array]) -> None:
+        """Feed and call all programs, within :meth:`entered`."""
+        self.feed(feeds)
+        for program in self._programs:
+            program()
+
+    def explain_failure(self, feeds: Mapping[str, Array], error: Exception) -> NoReturn:
+        """Raise what went wrong: a program cannot say which step failed, but that fails again."""
+        self.run_stepwise(feeds)
+        raise ExecutionError(f"the run failed, step by step it did not: {error}") from error
 
     def run_stepwise(
         self,
@@ -155,6 +162,13 @@ class Executable:
 
     def fetch(self) -> dict[str, Any]:
         return {name: fetch() for name, fetch in self._fetching}
+
+    def write_outputs(self, targets: Mapping[str, Array]) -> None:
+        """Copy the outputs into arrays of their shapes; none of them is an object."""
+        for name, held in self.plan.outputs.items():
+            targets[name][...] = (
+                self._arrays[held] if held in self._arrays else self.values[held].known
+            )
 
     def contents(self, names: Sequence[str]) -> dict[str, Any]:
         """What some values hold now, as plain host arrays that later steps may overwrite."""

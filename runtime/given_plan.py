@@ -47,12 +47,15 @@ class GivenPlan:
             for step in self.plan.steps
             if isinstance(step.node.op, Fused)
         )
-        return replace(base, pinned={**pinned, **base.pinned}, regions=regions)
+        parts = self.plan.parts.count if base.parts is None else base.parts
+        return replace(base, pinned={**pinned, **base.pinned}, regions=regions, parts=parts)
 
     def explained(self, made: Plan) -> Plan:
         """The plan made anew, with the given one's costs and rejected candidates as its reasons."""
         given = self._choices()
-        return replace(made, steps=tuple(_explained(step, given) for step in made.steps))
+        steps = tuple(_explained(step, given) for step in made.steps)
+        same = self.plan.parts == made.parts
+        return replace(made, steps=steps, parts=self.plan.parts if same else made.parts)
 
     def _choices(self) -> dict[str, Choice]:
         steps = [s for s in self.plan.steps if s.choice.scheme not in ("copy", "object")]

@@ -11,15 +11,15 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from mnnpy.runtime.execution import Executable
 from mnnpy.runtime.files import write_atomically
+from mnnpy.runtime.parted import Bound, PartedExecutable
 from mnnpy.runtime.preinference.explain import (
     config_text,
     nbytes_text,
     seconds_text,
     shape_text,
 )
-from mnnpy.runtime.preinference.plan import Step
+from mnnpy.runtime.preinference.plan import WHOLE, Parts, Step
 from mnnpy.runtime.text_table import text_table
 
 _HEADINGS = ("step", "node", "operator", "output", "backend", "scheme")
@@ -56,11 +56,13 @@ class Profile:
     steps : in order of execution, over all segments.
     runs : seconds of whole runs that were not interrupted after each step.
     stepwise_runs : seconds of the runs that timed the steps.
+    parts : how a batch runs; the steps are those of one part.
     """
 
     steps: tuple[StepProfile, ...]
     runs: tuple[float, ...]
     stepwise_runs: tuple[float, ...]
+    parts: Parts = WHOLE
 
     @property
     def best(self) -> float:
@@ -72,19 +74,23 @@ class Profile:
 
     @property
     def predicted(self) -> float:
-        return sum(step.predicted for step in self.steps)
+        """Of a whole run, in all its parts."""
+        return self.parts.rounds * sum(step.predicted for step in self.steps)
 
     def table(self) -> str:
         """One line per step, with its share of the steps' total, and the totals."""
         total = sum(step.median for step in self.steps)
         rows = [_row(index, step, total) for index, step in enumerate(self.steps)]
+        predicted = sum(step.predicted for step in self.steps)
+        of = f" of one part of {self.parts.count}" if self.parts.count > 1 else ""
         steps = (
-            f"steps: {seconds_text(self.predicted)} predicted, "
+            f"steps{of}: {seconds_text(predicted)} predicted, "
             f"{seconds_text(sum(step.best for step in self.steps))} best, "
             f"{seconds_text(total)} median"
         )
         runs = (
-            f"whole run: {seconds_text(self.best)} best, {seconds_text(self.median)} median "
+            f"whole run: {seconds_text(self.predicted)} predicted, {seconds_text(self.best)} best, "
+            f"{seconds_text(self.median)} median "
             f"of {len(self.runs)}"
         )
         table = text_table((*_HEADINGS, *_TIMES), rows, ("step", *_TIMES))
@@ -118,6 +124,7 @@ class Recorder:
     stepwise_runs: list[float] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     spans: list[list[tuple[float, float]]] = field(default_factory=list)
+    parts: Parts = WHOLE
     _origin: float = 0.0
 
     @contextmanager
@@ -135,8 +142,13 @@ class Recorder:
         yield
         self.stepwise_runs.append(perf_counter() - self._origin)
 
-    def execute(self, executable: Executable, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Run one segment, noting when each step starts and ends."""
+    def execute(self, bound: Bound, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Run one segment, of a batch in parts the first part, noting when each step starts and
+        ends."""
+        if isinstance(bound, PartedExecutable):
+            self.parts = bound.plan.parts
+            return self.execute(bound.first, bound.part(feeds, 0))
+        executable = bound
         spans = self.spans[-1]
         with executable.entered():
             executable.feed(feeds)
@@ -157,7 +169,7 @@ class Recorder:
             )
             for step, column in zip(self.steps, columns, strict=True)
         )
-        return Profile(steps, tuple(self.runs), tuple(self.stepwise_runs))
+        return Profile(steps, tuple(self.runs), tuple(self.stepwise_runs), self.parts)
 
 
 def _row(index: int, entry: StepProfile, total: float) -> list[str]:

@@ -6,18 +6,20 @@ The first, small form: every layer is measured by itself, with cold near caches,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
 
 from mnnpy.runtime.contracts import Backend, Config, Task
-from mnnpy.runtime.execution import Executable, PackedWeights
+from mnnpy.runtime.execution import PackedWeights
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import TensorType, Value
 from mnnpy.runtime.measuring import Stopwatch, random_array
+from mnnpy.runtime.parted import bind_plan
+from mnnpy.runtime.preinference.batches import plan_batch
 from mnnpy.runtime.preinference.constraints import Constraints
-from mnnpy.runtime.preinference.planner import Planned, make_plan
+from mnnpy.runtime.preinference.planner import Planned
 from mnnpy.runtime.preinference.selection import Candidate, task_key
 
 _WORTH_MEASURING = 8.0
@@ -93,8 +95,15 @@ class _Measurer:
     def _time(self, task: Task, candidate: Candidate, best: float) -> float | None:
         if candidate.cost.seconds > _WORTH_MEASURING * best and candidate.kernel.scheme != "view":
             return None
-        backend = self.backends[candidate.backend]
-        return self.stopwatch.time(backend, candidate.kernel, task, candidate.config, self.seed)
+        backend, kernel, config = (
+            self.backends[candidate.backend],
+            candidate.kernel,
+            candidate.config,
+        )
+        seconds = self.stopwatch.time(backend, kernel, task, config, self.seed)
+        # One kernel alone is not worth waking threads that devices know the gain of.
+        device = backend.describe().limited(self.stopwatch.threads)
+        return device.spread(seconds, kernel.work(task, config).launches)
 
     def __call__(self, task: Task, candidates: Sequence[Candidate]) -> Sequence[float] | None:
         """Seconds per candidate; those not measured keep their predicted distance to the best."""
@@ -125,6 +134,8 @@ def search(
 ) -> SearchResult:
     """Measure the allowed candidates of every layer and plan with what was measured.
 
+    Whether a batch runs in parts is decided by prediction, before.
+
     Parameters
     ----------
     budget : seconds for measuring layers; what is not reached keeps its prediction.
@@ -135,7 +146,9 @@ def search(
     PlanError
         Where the constraints leave an operator without a candidate.
     """
-    stopwatch = Stopwatch(threads, repeats)
+    parts = plan_batch(graph, inputs, backends, constraints, threads).plan.parts
+    constraints = replace(constraints, parts=parts.count)
+    stopwatch = Stopwatch(threads if parts.lanes == 1 else 1, repeats)
     by_name = {backend.name: backend for backend in backends}
     measurer = _Measurer(by_name, stopwatch, budget, seed, progress)
     seen: dict[object, tuple[Task, Sequence[Candidate]]] = {}
@@ -143,9 +156,9 @@ def search(
     def collect(task: Task, candidates: Sequence[Candidate]) -> None:
         seen.setdefault(task_key(task), (task, list(candidates)))
 
-    default = make_plan(graph, inputs, backends, constraints, collect)
+    default = plan_batch(graph, inputs, backends, constraints, threads, collect)
     measurer.measure_all(list(seen.values()))
-    searched = make_plan(graph, inputs, backends, constraints, measurer)
+    searched = plan_batch(graph, inputs, backends, constraints, threads, measurer)
     times = compare((default, searched), backends, threads, repeats, seed)
     layers = _layers(searched, seen, measurer)
     return SearchResult(layers, default, searched, *times)
@@ -160,7 +173,7 @@ def compare(
 ) -> list[float]:
     """Best whole-run seconds of each plan, the plans taking turns."""
     packed = PackedWeights()
-    bound = [Executable(planned, backends, packed, threads) for planned in plans]
+    bound = [bind_plan(planned, backends, packed, threads) for planned in plans]
     rng = np.random.default_rng(seed)
     feeds = {
         name: random_array(tuple(int(dim) for dim in tensor.shape), tensor, rng)

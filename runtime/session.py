@@ -30,9 +30,10 @@ from mnnpy.runtime.graph.inference import infer_values
 from mnnpy.runtime.graph.types import TensorType, Value
 from mnnpy.runtime.model_file import load_model
 from mnnpy.runtime.ops.user import OperatorLibrary
+from mnnpy.runtime.parted import Bound, bind_plan
+from mnnpy.runtime.preinference.batches import plan_batch
 from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.plan import Plan
-from mnnpy.runtime.preinference.planner import make_plan
 from mnnpy.runtime.profiling import Profile, Recorder
 from mnnpy.runtime.registry import check_schemes, with_fallbacks
 
@@ -94,7 +95,7 @@ class Session:
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._packed = PackedWeights()
-        self._executables: OrderedDict[object, Executable] = OrderedDict()
+        self._executables: OrderedDict[object, Bound] = OrderedDict()
         self._variants: dict[tuple[str, ...], Graph] = {}
         self._shape_feeds = feeds_that_set_shapes(self.graph)
 
@@ -134,7 +135,7 @@ class Session:
         FeedError
             Where feeds do not fit; names the input, what was expected and what came.
         """
-        return self._run(feeds, outputs, Executable.run)
+        return self._run(feeds, outputs, lambda bound, fed: bound.run(fed))
 
     def run_with_callbacks(
         self,
@@ -146,14 +147,19 @@ class Session:
         """Run step by step; ``before(step, arrays read)``, ``after(step, arrays written)``.
 
         Arrays are plain and by name, and later steps may overwrite them. What ``before`` returns
-        replaces what the step reads.
+        replaces what the step reads. A batch runs as a whole, whatever the plan of other runs.
         """
-        return self._run(
-            feeds, outputs, lambda executable, fed: executable.run_stepwise(fed, before, after)
-        )
+
+        def execute(bound: Bound, fed: Mapping[str, Any]) -> Mapping[str, Any]:
+            assert isinstance(bound, Executable)
+            return bound.run_stepwise(fed, before, after)
+
+        return self._run(feeds, outputs, execute, whole=True)
 
     def profile(self, feeds: Any, repeats: int = 10) -> Profile:
         """Time every step, and the whole run undisturbed, on these feeds.
+
+        Where a batch runs part by part, the steps are those of its first part.
 
         Parameters
         ----------
@@ -174,16 +180,17 @@ class Session:
         self,
         feeds: Any,
         outputs: Sequence[str] | None,
-        execute: Callable[[Executable, Mapping[str, Any]], Mapping[str, Any]],
+        execute: Callable[[Bound, Mapping[str, Any]], Mapping[str, Any]],
+        whole: bool = False,
     ) -> dict[str, Any]:
-        """Check feeds, then execute segment after segment."""
+        """Check feeds, then execute segment after segment; on request whole batches only."""
         checked = checked_feeds(self.graph, {} if feeds is None else feeds)
         with self._exclusive():
             graph = self._graph_for(outputs)
             values: dict[str, Any] = dict(checked)
             current: Graph | None = graph
             while current is not None:
-                executable = self._executable(current, values)
+                executable = self._executable(current, values, whole=whole)
                 fed = {name: values[name] for name in current.inputs}
                 values |= execute(executable, fed)
                 current = executable.rest
@@ -220,7 +227,7 @@ class Session:
         with self._exclusive():
             self._bound(self.graph, inputs, progress)
 
-    def executable(self, feeds: Any, progress: Progress | None = None) -> Executable:
+    def executable(self, feeds: Any, progress: Progress | None = None) -> Bound:
         """The bound plan for these feeds (its first segment); see :meth:`prepare`."""
         checked = checked_feeds(self.graph, feeds)
         with self._exclusive():
@@ -271,8 +278,12 @@ class Session:
         return self._variants[wanted]
 
     def _executable(
-        self, graph: Graph, feeds: Mapping[str, Any], progress: Progress | None = None
-    ) -> Executable:
+        self,
+        graph: Graph,
+        feeds: Mapping[str, Any],
+        progress: Progress | None = None,
+        whole: bool = False,
+    ) -> Bound:
         inputs = {}
         for name, declared in graph.inputs.items():
             feed = feeds[name]
@@ -282,16 +293,24 @@ class Session:
             sets_shapes = name in self._shape_feeds and feed.dtype.kind in "iub"
             known = feed.copy() if sets_shapes and feed.size <= 64 else None
             inputs[name] = Value(TensorType(feed.dtype, feed.shape), known)
-        return self._bound(graph, inputs, progress)
+        return self._bound(graph, inputs, progress, whole)
 
     def _bound(
-        self, graph: Graph, inputs: Mapping[str, Value], progress: Progress | None = None
-    ) -> Executable:
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Value],
+        progress: Progress | None = None,
+        whole: bool = False,
+    ) -> Bound:
         contents = (None if v.known is None else v.known.tobytes() for v in inputs.values())
-        key = (graph, tuple(v.type for v in inputs.values()), tuple(contents))
-        found = self._executables.get(key)
+        usual = (graph, tuple(v.type for v in inputs.values()), tuple(contents), False)
+        found = self._executables.get(usual)
+        key = usual
+        if whole and (found is None or found.plan.parts.count > 1):
+            key = (*usual[:-1], True)
+            found = self._executables.get(key)
         if found is None:
-            found = self._bind(graph, inputs, progress)
+            found = self._bind(graph, inputs, progress, whole)
             self._executables[key] = found
             while len(self._executables) > _MAX_PLANS:
                 self._executables.popitem(last=False)
@@ -299,22 +318,25 @@ class Session:
         return found
 
     def _bind(
-        self, graph: Graph, inputs: Mapping[str, Value], progress: Progress | None
-    ) -> Executable:
+        self, graph: Graph, inputs: Mapping[str, Value], progress: Progress | None, whole: bool
+    ) -> Bound:
         backends = self.backends[:1] if self.strict else self.backends
-        constraints = self.constraints
-        if self._given is not None:
-            constraints = self._given.constraints(inputs, constraints)
+        constraints = replace(self.constraints, parts=1) if whole else self.constraints
+        given = self._given
+        if given is not None and whole and given.plan.parts.count > 1:
+            given = None  # What it says of a part need not fit the whole.
+        if given is not None:
+            constraints = given.constraints(inputs, constraints)
         try:
-            planned = make_plan(graph, inputs, backends, constraints)
+            planned = plan_batch(graph, inputs, backends, constraints, self.threads)
         except PlanError as error:
             if self.strict:
                 raise BackendError(f"strict mode: {error}") from error
             raise
-        if self._given is not None:
-            planned = replace(planned, plan=self._given.explained(planned.plan))
+        if given is not None:
+            planned = replace(planned, plan=given.explained(planned.plan))
         self._judge_fallbacks(planned.plan)
-        return Executable(planned, self.backends, self._packed, self.threads, progress)
+        return bind_plan(planned, self.backends, self._packed, self.threads, progress)
 
     def _judge_fallbacks(self, plan: Plan) -> None:
         """One line in the log on what other backends run; in strict mode an error."""

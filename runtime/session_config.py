@@ -73,6 +73,7 @@ def read_constraints(fields: Fields) -> Constraints:
         error_budget=fields.number("error_budget", default.error_budget),
         max_workspace_nbytes=fields.integer("max_workspace_nbytes", None),
         fuse=fields.flag("fuse", default.fuse),
+        parts=fields.integer("parts", None, least=1),
     )
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mnnpy.backends.numba_cpu.attention_region import AttentionRegion, read_attention
-from mnnpy.backends.numba_cpu.convolutions import row_choices
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.lines import Line, Place, load_all, store_all, total
@@ -17,6 +16,7 @@ from mnnpy.backends.numba_cpu.native import NativeSequence
 from mnnpy.backends.numba_cpu.products import Finish, Terms, Weights, product_tile
 from mnnpy.backends.numba_cpu.strided import Strided
 from mnnpy.backends.numba_cpu.strided_copy import StridedCopy
+from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.backends.numba_cpu.vector_math import exp
 from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.dims import Shape
@@ -62,7 +62,8 @@ class AttentionTiles(NativeKernel):
         return reason or (None if mask is None else _unfit_mask(task.tensor(mask).shape, sizes))
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
-        (rows,) = row_choices(_Sizes.of(task, self.lanes).queries, _TALLEST, 8)
+        queries = _Sizes.of(task, self.lanes).queries
+        rows, _ = choose_tile(device, self.lanes, queries, 1, (1,), _TALLEST)
         return ((("rows", rows),),)
 
     def work(self, task: Task, config: Config) -> Work:

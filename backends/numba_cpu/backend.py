@@ -21,7 +21,10 @@ from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.preinference.regions import elementwise_trees
 from mnnpy.runtime.programs import SequentialProgram
 
-_WORTH_WAKING = 2e-4
+_EFFICIENCY, _SECONDS_PER_WAIT = 0.9, 5e-6
+"""What a second thread adds, and what waiting for it behind a step costs."""
+
+_WORTH_WAKING = 1e-4
 """Seconds of predicted work from which on a second thread is woken."""
 
 
@@ -36,12 +39,18 @@ class NumbaBackend(host_memory.HostMemory):
 
     @cache  # noqa: B019
     def describe(self) -> Device:
+        from mnnpy.backends.numba_cpu.tile_rates import machine_rates
+
         return Device(
             kind="cpu",
             name=host_memory.processor_name(),
             memory="host",
             threads=host_memory.usable_cores(),
+            cache_nbytes=host_memory.cache_nbytes(),
+            efficiency=_EFFICIENCY,
+            seconds_per_wait=_SECONDS_PER_WAIT,
             coefficients=load_coefficients(self.name),
+            tile_rates=machine_rates(),
         )
 
     @property
@@ -61,9 +70,12 @@ class NumbaBackend(host_memory.HostMemory):
         from mnnpy.backends.numba_cpu.concat import ConcatBlocks
         from mnnpy.backends.numba_cpu.conv_depthwise import ConvDepthwise
         from mnnpy.backends.numba_cpu.conv_direct import ConvDirect
+        from mnnpy.backends.numba_cpu.conv_grouped import ConvGrouped
+        from mnnpy.backends.numba_cpu.conv_inverted import ConvInverted
         from mnnpy.backends.numba_cpu.conv_separable import ConvSeparable
         from mnnpy.backends.numba_cpu.conv_strassen import ConvStrassen
         from mnnpy.backends.numba_cpu.conv_transposed import ConvTransposedDirect
+        from mnnpy.backends.numba_cpu.conv_widened import ConvWidened
         from mnnpy.backends.numba_cpu.conv_winograd import ConvWinograd
         from mnnpy.backends.numba_cpu.elementwise import ElementwiseVectors
         from mnnpy.backends.numba_cpu.jit import host_jit
@@ -78,6 +90,7 @@ class NumbaBackend(host_memory.HostMemory):
             NormalizeRows,
         )
         from mnnpy.backends.numba_cpu.pooling import PoolWindow
+        from mnnpy.backends.numba_cpu.recurrent import RecurrentSteps
         from mnnpy.backends.numba_cpu.reductions import ReduceLines, ReducePlanes
         from mnnpy.backends.numba_cpu.resize import ResizePlanes
         from mnnpy.backends.numba_cpu.softmax import SoftmaxLines
@@ -88,7 +101,10 @@ class NumbaBackend(host_memory.HostMemory):
                 ConvDirect,
                 ConvWinograd,
                 ConvDepthwise,
+                ConvGrouped,
                 ConvSeparable,
+                ConvInverted,
+                ConvWidened,
                 ConvStrassen,
                 MatMulPacked,
                 MatMulStrassen,
@@ -99,21 +115,23 @@ class NumbaBackend(host_memory.HostMemory):
             *(SoftmaxLines, NormalizeRows, NormalizeGroups, NormalizePlanes),
             *(ReduceLines, ReducePlanes),
             *(NormalizeBatch, ResizePlanes, MoveElements, CastElements),
-            *(ConvTransposedDirect,),
+            *(ConvTransposedDirect, RecurrentSteps),
             *(ConcatBlocks, ElementwiseVectors, ViewInPlace, LayoutCopy),
         )
         return [kind(host_jit()) for kind in kinds]
 
     def regions(self, graph: Graph, values: Mapping[str, Value]) -> Iterable[tuple[Node, ...]]:
         from mnnpy.backends.numba_cpu.attention_region import attention_regions
-        from mnnpy.backends.numba_cpu.conv_separable import separable_regions
+        from mnnpy.backends.numba_cpu.conv_chain import chained_convolutions
         from mnnpy.backends.numba_cpu.pointwise import GENERATED
 
         behind_products = list(epilogue_regions(graph, values, GENERATED))
         taken = {node.name for region in behind_products for node in region}
         return chain(
             behind_products,
-            separable_regions(graph, behind_products),
+            chained_convolutions(graph, behind_products, (False, True, False)),
+            chained_convolutions(graph, behind_products, (True, False)),
+            chained_convolutions(graph, behind_products, (False, True)),
             attention_regions(graph),
             elementwise_trees(graph, values, GENERATED, taken),
             elementwise_trees(graph, values, GENERATED),

@@ -12,6 +12,7 @@ from mnnpy.backends.numba_cpu.blocked import Blocked, blocked
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.lines import change_row
+from mnnpy.backends.numba_cpu.pictures import is_picture
 from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
 from mnnpy.runtime.graph.types import FLOAT32, Array
 from mnnpy.runtime.ops.normalization import BatchNormalization
@@ -39,7 +40,7 @@ class NormalizeBatch(NativeKernel):
         return None
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
-        return (_PLAIN, _BLOCKED) if task.output().rank == 4 else (_PLAIN,)
+        return (_PLAIN, _BLOCKED) if is_picture(task.output()) else (_PLAIN,)
 
     def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
         layout = blocked(self.lanes) if config == _BLOCKED else PLAIN
@@ -107,5 +108,5 @@ class _BatchNorm:
             (self.x, self.y),
             (pointers[0], pointers[1]),
             (image, block, row),
-            lambda value: f.fma(value, factor, addend),
+            lambda value: f.multiply_add(value, factor, addend),
         )

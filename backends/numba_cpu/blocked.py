@@ -5,13 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mnnpy.backends.numba_cpu.ir import Function, Value
+from mnnpy.backends.numba_cpu.pictures import picture_shape
 from mnnpy.runtime.contracts import Layout
 from mnnpy.runtime.graph.types import Array, TensorType
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """An (n, c, h, w) tensor as (n, blocks, h + 2 halo, w + 2 halo, lanes); pitches in floats."""
+    """An (n, c, h, w) tensor as (n, blocks, h + 2 above, w + 2 halo, lanes); pitches in floats.
+
+    Parameters
+    ----------
+    margin : pixels behind every row, which belong to whoever made the tensor.
+    line : whether the tensor is (n, c, w), which has no halo above and below.
+    """
 
     n: int
     c: int
@@ -19,12 +26,15 @@ class Blocked:
     w: int
     lanes: int
     halo: int
+    margin: int = 0
+    line: bool = False
 
     @staticmethod
     def of(tensor: TensorType, array: Array) -> Blocked:
         """Read the halo off the array that holds the tensor."""
-        n, c, h, w = (int(dim) for dim in tensor.shape)
-        return Blocked(n, c, h, w, array.shape[-1], (array.shape[3] - w) // 2)
+        n, c, h, w = picture_shape(tensor.shape)
+        halo = (array.shape[-2] - w) // 2
+        return Blocked(n, c, h, w, array.shape[-1], halo, line=tensor.rank == 3)
 
     def as_one_row(self) -> Blocked:
         """The same memory as images of a single long row; without a halo rows touch each other."""
@@ -40,12 +50,17 @@ class Blocked:
         return self.c - (self.blocks - 1) * self.lanes
 
     @property
+    def above(self) -> int:
+        """Rows of halo above the first row, and below the last."""
+        return 0 if self.line else self.halo
+
+    @property
     def row(self) -> int:
-        return (self.w + 2 * self.halo) * self.lanes
+        return (self.w + 2 * self.halo + self.margin) * self.lanes
 
     @property
     def plane(self) -> int:
-        return (self.h + 2 * self.halo) * self.row
+        return (self.h + 2 * self.above) * self.row
 
     @property
     def image(self) -> int:
@@ -54,7 +69,7 @@ class Blocked:
     @property
     def origin(self) -> int:
         """Offset of the first pixel within a plane."""
-        return self.halo * (self.row + self.lanes)
+        return self.above * self.row + self.halo * self.lanes
 
 
 def blocked(lanes: int, halo: int = 0) -> Layout:
@@ -78,13 +93,13 @@ def clear_halo(f: Function, y: Blocked, start: Value, row: Value, vectors: int =
     if not y.halo:
         return
     zero = f.constant(0.0)
-    border = y.halo * y.row // y.lanes
+    border = y.above * y.row // y.lanes
     for v in range(vectors):
         first = f.at(start, v * y.plane)
         for column in range(y.halo):
             f.store_vector(zero, f.at(first, (column - y.halo) * y.lanes))
             f.store_vector(zero, f.at(first, (y.w + column) * y.lanes))
-        for edge, offset in ((0, -y.halo * y.row), (y.h - 1, y.row)):
+        for edge, offset in ((0, -y.above * y.row), (y.h - 1, y.row)) if y.above else ():
             begin = f.at(first, offset - y.halo * y.lanes)
 
             def fill(begin: Value = begin) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mnnpy.backends.numba_cpu.blocked import Blocked, blocked
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.layout_copy import RowCopy
 from mnnpy.backends.numba_cpu.native import NativeSequence
+from mnnpy.backends.numba_cpu.pictures import is_picture
 from mnnpy.runtime.contracts import Buffers, Config, Device, Layout, Run, Task, Work
 from mnnpy.runtime.graph.types import FLOAT32
 from mnnpy.runtime.ops.slicing import Concat
@@ -21,7 +24,7 @@ class ConcatBlocks(NativeKernel):
     def reject(self, task: Task, device: Device) -> str | None:
         assert isinstance(task.op, Concat)
         y = task.output()
-        if y.dtype != FLOAT32 or y.rank != 4 or not y.size or task.op.axis % 4 != 1:
+        if y.dtype != FLOAT32 or not is_picture(y) or not y.size or task.op.axis % y.rank != 1:
             return f"{y} is not a picture of float32, or the axis is not that of channels"
         if any(value is None or value.constant for value in task.inputs):
             return "a piece is constant"
@@ -42,8 +45,8 @@ class ConcatBlocks(NativeKernel):
         for index, piece in enumerate(buffers.inputs):
             assert piece is not None
             x = Blocked.of(task.tensor(index), piece)
-            part = Blocked(1, x.c, x.h, x.w, x.lanes, y.halo)
-            copy = RowCopy(self.lanes, Blocked(1, x.c, x.h, x.w, x.lanes, x.halo), part)
+            one = replace(x, n=1)
+            copy = RowCopy(self.lanes, one, replace(one, halo=y.halo))
             for image in range(0 if index in buffers.aliased else x.n):
                 source = piece[image]
                 target = buffers.outputs[0][image, block:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from mnnpy.backends.numba_cpu.blocked import Blocked, clear_halo, row_start
 from mnnpy.backends.numba_cpu.convolution_kernel import ConvolutionKernel
@@ -15,6 +16,7 @@ from mnnpy.backends.numba_cpu.convolutions import (
 )
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
+from mnnpy.backends.numba_cpu.pictures import picture_geometry
 from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.preinference.regions import split_anchored
@@ -33,7 +35,7 @@ class ConvDepthwise(ConvolutionKernel):
         return f"{g.group} groups, {g.c} channels, {g.k} filters: needs one filter per channel"
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
-        g = ConvGeometry.of(split_anchored(task).task)
+        g = picture_geometry(split_anchored(task).task)
         tallest = 7 if g.strides[1] == 1 else 14
         return tuple((("rows", rows),) for rows in row_choices(g.output[1], tallest, 5))
 
@@ -51,20 +53,25 @@ class ConvDepthwise(ConvolutionKernel):
         added = [a for p in epilogue.added if (a := buffers.inputs[p]) is not None]
         assert x is not None
         kernel = DepthwiseKernel(
-            ConvGeometry.of(anchored.task),
+            picture_geometry(anchored.task),
             Blocked.of(anchored.task.tensor(0), x),
             Blocked.of(task.output(), y),
             tuple(Blocked.of(task.output(), a) for a in added),
             epilogue,
             int(dict(config)["rows"]),
         )
-        units = kernel.y.n * kernel.y.blocks * kernel.y.h
-        return self.call(kernel.ir(), [x, *buffers.packed, y, *added], units)
+        return self.call(kernel.ir(), [x, *buffers.packed, y, *added], kernel.units)
 
 
 @dataclass(frozen=True, slots=True)
 class DepthwiseKernel:
-    """Everything that the code depends on; one unit is a row of one channel block."""
+    """Everything that the code depends on; one unit is a row of one channel block.
+
+    Parameters
+    ----------
+    channels : of a group, which lie side by side in one vector; each of the group's outputs reads
+        them all.
+    """
 
     g: ConvGeometry
     x: Blocked
@@ -72,6 +79,11 @@ class DepthwiseKernel:
     residuals: tuple[Blocked, ...]
     epilogue: Epilogue
     rows: int
+    channels: int = 1
+
+    @property
+    def units(self) -> int:
+        return self.y.n * self.y.blocks * self.y.h
 
     def ir(self) -> str:
         module = Module(self.y.lanes)
@@ -84,39 +96,57 @@ class DepthwiseKernel:
     def _row(self, f: Function, unit: Value, pointers: Sequence[Value]) -> None:
         rest, row = f.divide(unit, self.y.h)
         image, block = f.divide(rest, self.y.blocks)
-        *read, target = (*pointers[:3], pointers[3])
+        x, weights, bias, target = pointers[:4]
         added = [
             row_start(f, pointer, r, image, block, row)
             for pointer, r in zip(pointers[4:], self.residuals, strict=True)
         ]
         start = row_start(f, target, self.y, image, block, row)
-        self.put_row(f, (image, block, row), read, start, added)
+        rows = self.rows_read(f, (image, block, row), x)
+        self.put_row(f, block, rows, (weights, bias), start, added, f.at(rows[-1], self.x.row))
         clear_halo(f, self.y, start, row)
+
+    def rows_read(self, f: Function, place: tuple[Value, Value, Value], x: Value) -> list[Value]:
+        """Where the windows of an output row begin in each row of the input that they cover.
+
+        ``place`` is (image, block, row) of the output, ``x`` the input's start.
+        """
+        g, (image, block, row) = self.g, place
+        first = (self.x.above - g.begin[0]) * self.x.row + (self.x.halo - g.begin[1]) * self.x.lanes
+        x = f.at(f.at(x, f.mul(image, self.x.image)), f.mul(block, self.x.plane))
+        x = f.at(f.at(x, f.mul(row, g.strides[0] * self.x.row)), first)
+        return [f.at(x, r * g.dilations[0] * self.x.row) for r in range(g.kernel[0])]
 
     def put_row(
         self,
         f: Function,
-        place: tuple[Value, Value, Value],
-        pointers: Sequence[Value],
+        block: Value,
+        rows: Sequence[Value],
+        constants: tuple[Value, Value],
         target: Value,
         added: Sequence[Value] = (),
+        below: Value | None = None,
     ) -> None:
-        """One row of one channel block, for ``place`` (image, block, row).
+        """One row of one channel block.
 
-        ``pointers`` are the input, weights and bias; ``target`` and ``added`` start at the row.
+        Parameters
+        ----------
+        rows : where the windows begin in each row that they cover.
+        constants : weights and bias from their start.
+        target, added : the row's first pixel.
+        below : where the next row of outputs reads on, to be brought near; None: it is near.
         """
         g, x, y = self.g, self.x, self.y
-        (image, block, row), (source, weights, bias) = place, pointers
-        first = (x.halo - g.begin[0]) * x.row + (x.halo - g.begin[1]) * x.lanes
-        source = f.at(f.at(source, f.mul(image, x.image)), f.mul(block, x.plane))
-        source = f.at(f.at(source, f.mul(row, g.strides[0] * x.row)), first)
-        weights = f.at(weights, f.mul(block, g.taps * y.lanes))
+        weights, bias = constants
+        weights = f.at(weights, f.mul(block, g.taps * self.channels * y.lanes))
         start = f.load_vector(f.at(bias, f.mul(block, y.lanes)))
 
         def tile(pixels: int, first: Value) -> None:
             moved = f.mul(first, y.lanes)
-            seen = f.at(source, f.mul(first, g.strides[1] * x.lanes))
-            self._fetch_ahead(f, seen, pixels)
+            aside = f.mul(first, g.strides[1] * x.lanes)
+            if below is not None:
+                self._fetch_ahead(f, f.at(below, aside), pixels)
+            seen = [f.at(row, aside) for row in rows]
             sums = self._sums(f, seen, weights, start, pixels)
             for pixel, total in enumerate(sums):
                 operands = tuple(
@@ -132,30 +162,39 @@ class DepthwiseKernel:
         if tail:
             tile(tail, str(full * self.rows))
 
-    def _fetch_ahead(self, f: Function, seen: Value, pixels: int) -> None:
+    def _fetch_ahead(self, f: Function, below: Value, pixels: int) -> None:
         """Bring near what the next row of outputs reads and this one does not."""
         g, x = self.g, self.x
         if max(g.strides) > 2:
             return
-        below = ((g.kernel[0] - 1) * g.dilations[0] + 1) * x.row
         for row in range(g.strides[0]):
             for column in range(pixels * g.strides[1]):
-                f.prefetch(f.at(seen, below + row * x.row + column * x.lanes))
+                f.prefetch(f.at(below, row * x.row + column * x.lanes))
 
     def _sums(
-        self, f: Function, seen: Value, weights: Value, start: Value, pixels: int
+        self, f: Function, seen: Sequence[Value], weights: Value, start: Value, pixels: int
     ) -> list[Value]:
-        """Sums over the taps; a column of the input that several taps read is loaded once."""
+        """Sums over the taps and the channels of a group; a column of the input that several taps
+        read is loaded once.
+        """
         g, x = self.g, self.x
         sums = [start] * pixels
         for r in range(g.kernel[0]):
-            columns: dict[int, Value] = {}
-            for s in range(g.kernel[1]):
-                weight = f.load_vector(f.at(weights, (r * g.kernel[1] + s) * x.lanes))
+            columns: dict[tuple[int, int], Value] = {}
+            for s, channel in product(range(g.kernel[1]), range(self.channels)):
+                place = (r * g.kernel[1] + s) * self.channels + channel
+                weight = f.load_vector(f.at(weights, place * x.lanes))
                 for pixel in range(pixels):
                     column = pixel * g.strides[1] + s * g.dilations[1]
-                    if column not in columns:
-                        offset = r * g.dilations[0] * x.row + column * x.lanes
-                        columns[column] = f.load_vector(f.at(seen, offset))
-                    sums[pixel] = f.fma(columns[column], weight, sums[pixel])
+                    if (column, channel) not in columns:
+                        seen_ = f.load_vector(f.at(seen[r], column * x.lanes))
+                        columns[column, channel] = self._spread(f, seen_, channel)
+                    sums[pixel] = f.multiply_add(columns[column, channel], weight, sums[pixel])
         return sums
+
+    def _spread(self, f: Function, vector: Value, channel: int) -> Value:
+        """One channel of each group, to all lanes of the group."""
+        if self.channels == 1:
+            return vector
+        lanes = range(self.x.lanes)
+        return f.permute(vector, [lane - lane % self.channels + channel for lane in lanes])

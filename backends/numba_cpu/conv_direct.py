@@ -12,9 +12,10 @@ from mnnpy.backends.numba_cpu.convolutions import (
     is_flat,
     pack_bias,
     pack_weights,
-    row_choices,
 )
 from mnnpy.backends.numba_cpu.dense import DenseKernel, blocked_source, planar_source
+from mnnpy.backends.numba_cpu.pictures import picture_geometry
+from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.runtime.contracts import Buffers, Config, Device, Layout, Run, Task, Work
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.preinference.regions import split_anchored
@@ -39,14 +40,14 @@ class ConvDirect(ConvolutionKernel):
         return f"{g.group} groups" if g.group > 1 else None
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
-        g = ConvGeometry.of(split_anchored(task).task)
-        blocks = -(-g.k // self.lanes)
-        if g.c < _FEW_CHANNELS:
-            vectors = next(v for v in (4, 2, 1) if blocks % v == 0)
-            height = {4: 5, 2: 10, 1: 14}[vectors]
-            return tuple(_config(r, vectors) for r in row_choices(g.output[1], height, 4))
-        width = g.pixels if is_flat(g) else g.output[1]
-        return tuple(_config(rows, 1) for rows in row_choices(width, 14, 7))
+        g = picture_geometry(split_anchored(task).task)
+        blocks, few = -(-g.k // self.lanes), g.c < _FEW_CHANNELS
+        vectors = [v for v in ((4, 2, 1) if few else (1, 2, 3, 4)) if blocks % v == 0]
+        width = g.pixels if is_flat(g) and not few else g.output[1]
+        # Loops over the taps of a channel are unrolled and keep factors in registers.
+        most = self.jit.cpu.registers // 2 if few else None
+        tile = choose_tile(device, self.lanes, width, blocks, vectors, most_sums=most)
+        return (_config(*tile),)
 
     def source_layout(self, g: ConvGeometry) -> Layout:
         if g.c < _FEW_CHANNELS:
@@ -54,7 +55,7 @@ class ConvDirect(ConvolutionKernel):
         return ConvolutionKernel.source_layout(self, g)
 
     def work(self, task: Task, config: Config) -> Work:
-        g, lanes = ConvGeometry.of(split_anchored(task).task), self.lanes
+        g, lanes = picture_geometry(split_anchored(task).task), self.lanes
         return Work(g.n * g.pixels * g.c * g.taps * -(-g.k // lanes) * lanes, task.nbytes, 1)
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
@@ -68,14 +69,14 @@ class ConvDirect(ConvolutionKernel):
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         anchored, options = split_anchored(task), dict(config)
-        g, epilogue = ConvGeometry.of(anchored.task), epilogue_of(task, anchored)
+        g, epilogue = picture_geometry(anchored.task), epilogue_of(task, anchored)
         x, y = buffers.inputs[anchored.source], buffers.outputs[0]
         added = [a for p in epilogue.added if (a := buffers.inputs[p]) is not None]
         assert x is not None
         target = Blocked.of(task.output(), y)
         rows_first = _rows_first(g, buffers.packed[0].nbytes, int(options["rows"]))
         residuals = tuple(Blocked.of(task.output(), a) for a in added)
-        if x.ndim == 4:
+        if x.ndim == anchored.task.tensor(0).rank:
             source = planar_source(g, x.shape)
         else:
             origin = Blocked.of(anchored.task.tensor(0), x)

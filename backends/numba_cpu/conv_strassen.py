@@ -13,13 +13,14 @@ from mnnpy.backends.numba_cpu.convolutions import (
     is_flat,
     pack_bias,
     pack_weights,
-    row_choices,
 )
 from mnnpy.backends.numba_cpu.dense import DenseKernel, blocked_source
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.native import NativeCall, NativeSequence
+from mnnpy.backends.numba_cpu.pictures import picture_geometry
 from mnnpy.backends.numba_cpu.strassen_code import ROUNDING, pack_factors, strassen_calls
 from mnnpy.backends.numba_cpu.strassen_tile import PRODUCTS, SUMS, Grid, Strassen
+from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.preinference.regions import split_anchored
@@ -51,11 +52,14 @@ class ConvStrassen(ConvolutionKernel):
         return "one row" if g.output[0] < 2 else None
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
-        g = ConvGeometry.of(split_anchored(task).task)
-        return tuple((("rows", rows),) for rows in row_choices(g.output[1], 14, 7))
+        g = picture_geometry(split_anchored(task).task)
+        blocks = self._paired(g) // 2 // self.lanes
+        vectors = [v for v in (1, 2, 3, 4) if blocks % v == 0]
+        rows, width = choose_tile(device, self.lanes, g.output[1], blocks, vectors)
+        return ((("rows", rows), ("vectors", width)),)
 
     def work(self, task: Task, config: Config) -> Work:
-        g, lanes = ConvGeometry.of(split_anchored(task).task), self.lanes
+        g, lanes = picture_geometry(split_anchored(task).task), self.lanes
         paired = g.output[0] // 2 * 2 * self._paired(g)
         alone = g.output[0] * -(-g.k // lanes) * lanes - paired
         macs = g.n * g.output[1] * g.c * (paired * PRODUCTS // 8 + alone)
@@ -66,10 +70,10 @@ class ConvStrassen(ConvolutionKernel):
         return -(-g.k // self.lanes) // 2 * 2 * self.lanes
 
     def max_error(self, task: Task, config: Config) -> float:
-        return ROUNDING * math.sqrt(ConvGeometry.of(split_anchored(task).task).c)
+        return ROUNDING * math.sqrt(picture_geometry(split_anchored(task).task).c)
 
     def workspace_nbytes(self, task: Task, config: Config) -> int:
-        g = ConvGeometry.of(split_anchored(task).task)
+        g = picture_geometry(split_anchored(task).task)
         return 0 if _is_near(g) else self._sums_nbytes(g)
 
     @staticmethod
@@ -77,27 +81,29 @@ class ConvStrassen(ConvolutionKernel):
         return SUMS * 4 * g.n * g.pixels * g.c // 4
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
-        """Sums of quarters of the weights as (k / 2 blocks, factors, c / 2, lanes); the bias; the
-        weights of a last block alone.
+        """Sums of quarters of the weights as (panels of k / 2, factors, c / 2, width); the bias;
+        the weights of a last block alone.
         """
         anchored, lanes = split_anchored(task), self.lanes
-        g, w = ConvGeometry.of(anchored.task), anchored.task.known(1)
+        g, w = picture_geometry(anchored.task), anchored.task.known(1)
         assert w is not None
         paired = self._paired(g)
         matrix = aligned_floats((g.c, paired))
         matrix[:, g.k :] = 0
         matrix[:, : g.k] = w[:paired, :, 0, 0].T
         bias = None if anchored.bias is None else task.known(anchored.bias)
-        packed = pack_factors(matrix, lanes, g.output[0] % 2), pack_bias(bias, g.k, lanes)
+        width = int(dict(config)["vectors"]) * lanes
+        packed = pack_factors(matrix, width, g.output[0] % 2), pack_bias(bias, g.k, lanes)
         return packed if g.k <= paired else (*packed, pack_weights(w[paired:], lanes, lanes))
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         anchored, lanes = split_anchored(task), self.lanes
-        g, epilogue = ConvGeometry.of(anchored.task), epilogue_of(task, anchored)
+        g, epilogue = picture_geometry(anchored.task), epilogue_of(task, anchored)
         x, y = buffers.inputs[anchored.source], buffers.outputs[0]
         added = [a for p in epilogue.added if (a := buffers.inputs[p]) is not None]
         assert x is not None
-        (height, width), rows = g.output, int(dict(config)["rows"])
+        (height, width), options = g.output, dict(config)
+        rows, vectors = int(options["rows"]), int(options["vectors"])
         product = Strassen(
             lanes,
             g.n,
@@ -105,13 +111,13 @@ class ConvStrassen(ConvolutionKernel):
             width,
             width if height % 2 else 0,
             g.c // 2 // lanes,
-            self._paired(g) // 2 // lanes,
+            self._paired(g) // 2 // (vectors * lanes),
             Grid.of(Blocked.of(anchored.task.tensor(0), x)),
             Grid.of(Blocked.of(task.output(), y)),
             tuple(Grid.of(Blocked.of(task.output(), a)) for a in added),
             epilogue,
             rows,
-            1,
+            vectors,
             _is_near(g),
         )
         factors, bias, *rest = buffers.packed

@@ -18,13 +18,14 @@ from mnnpy.backends.numba_cpu.convolutions import (
     epilogue_of,
     pack_bias,
     pack_weights,
-    row_choices,
     unfit_convolution,
 )
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
+from mnnpy.backends.numba_cpu.pictures import picture_shape, picture_window
 from mnnpy.backends.numba_cpu.products import Terms, product_tile
+from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.ops.convolution import ConvTranspose
@@ -82,7 +83,7 @@ def _window(task: Task) -> Window:
     op = task.op
     assert isinstance(op, ConvTranspose)
     shape, w = task.tensor(0).shape, task.tensor(1).shape
-    return op.window(shape[2:], w[2:])  # type: ignore[arg-type]
+    return picture_window(op.window(shape[2:], w[2:]))  # type: ignore[arg-type]
 
 
 def _taps(window: Window, axis: int, place: int) -> tuple[int, ...]:
@@ -114,11 +115,12 @@ class ConvTransposedDirect(NativeKernel):
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         _, horizontal = _phases(split_anchored(task).task)
-        return tuple((("rows", r),) for r in row_choices(horizontal[0].count, 14, 7))
+        rows, _ = choose_tile(device, self.lanes, horizontal[0].count, 1, (1,))
+        return ((("rows", rows),),)
 
     def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
         anchored = split_anchored(task)
-        sizes = (int(size) for size in anchored.task.tensor(0).shape[2:])
+        sizes = picture_shape(anchored.task.tensor(0).shape)[2:]
         halo = max(
             phase.halo(size)
             for axis, size in zip(_phases(anchored.task), sizes, strict=True)
@@ -148,8 +150,8 @@ class ConvTransposedDirect(NativeKernel):
         bias = None if anchored.bias is None else task.known(anchored.bias)
         w = anchored.task.known(1)
         assert w is not None
-        outputs_first = w.swapaxes(0, 1)
         window = _window(anchored.task)
+        outputs_first = w.swapaxes(0, 1).reshape(w.shape[1], w.shape[0], *window.kernel)
         vertical, horizontal = (
             [_taps(window, axis, place) for place in range(window.strides[axis])] for axis in (0, 1)
         )

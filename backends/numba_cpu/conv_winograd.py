@@ -21,6 +21,8 @@ from mnnpy.backends.numba_cpu.convolutions import (
     pack_weights,
 )
 from mnnpy.backends.numba_cpu.native import NativeSequence
+from mnnpy.backends.numba_cpu.pictures import picture_geometry
+from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.backends.numba_cpu.winograd_code import (
     Winograd,
     block_code,
@@ -63,11 +65,11 @@ class ConvWinograd(ConvolutionKernel):
         return None if self._sizes(g) else f"rows of {g.output[1]} pixels overflow the stack"
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
-        g = ConvGeometry.of(split_anchored(task).task)
-        return tuple(self._config(g, m, device.threads) for m in self._sizes(g))
+        g = picture_geometry(split_anchored(task).task)
+        return tuple(self._config(g, m, device) for m in self._sizes(g))
 
     def packing_config(self, config: Config) -> Config:
-        return (("m", dict(config)["m"]),)
+        return tuple(entry for entry in config if entry[0] in ("m", "vectors"))
 
     def _sizes(self, g: ConvGeometry) -> list[int]:
         """Outputs per tile whose tile is precise and whose row of products fits the stack."""
@@ -80,11 +82,12 @@ class ConvWinograd(ConvolutionKernel):
                 sizes.append(m)
         return sizes
 
-    def _config(self, g: ConvGeometry, m: int, threads: int) -> Config:
+    def _config(self, g: ConvGeometry, m: int, device: Device) -> Config:
         """Rows of tiles together, in blocks of about equal size, and into how many shares of the
         outputs a block is cut, each of which one thread does alone; 0 where all threads do a block
         together, because its data do not fit a near cache.
         """
+        threads, blocks = device.threads, -(-g.k // self.lanes)
         mh, mw = (m if taps > 1 else 1 for taps in g.kernel)
         high, wide = -(-g.output[0] // mh), -(-g.output[1] // mw)
         area = math.prod(m_ + taps - 1 for m_, taps in zip((mh, mw), g.kernel, strict=True))
@@ -96,10 +99,14 @@ class ConvWinograd(ConvolutionKernel):
         if even * wide >= _TILES_TOGETHER or tile_nbytes * g.k <= _ALONE_WEIGHTS_NBYTES:
             rows = even
         units = g.n * -(-high // rows)
-        shares = min(threads // math.gcd(units, threads), -(-g.k // self.lanes))
+        shares = min(threads // math.gcd(units, threads), blocks)
         if rows * wide * tile_nbytes > _ALONE_NBYTES:
             shares, rows = 0, -(-high // count)
-        return (("m", m), ("rows", rows), ("shares", shares))
+        most = min(blocks // threads, _STACK_NBYTES // (area * rows * wide * self.lanes * 4))
+        vectors = [v for v in (1, 2, 3, 4) if blocks % v == 0 and v <= max(1, most)]
+        height, width = choose_tile(device, self.lanes, rows * wide, blocks, vectors)
+        tile = (("height", height), ("vectors", width))
+        return (("m", m), ("rows", rows), ("shares", shares), *tile)
 
     def work(self, task: Task, config: Config) -> Work:
         t = self._tiling(task, config)
@@ -112,13 +119,13 @@ class ConvWinograd(ConvolutionKernel):
         return Work(macs, task.nbytes + weights, t.n * 2 * t.blocks)
 
     def max_error(self, task: Task, config: Config) -> float:
-        return winograd_error(ConvGeometry.of(split_anchored(task).task), config)
+        return winograd_error(picture_geometry(split_anchored(task).task), config)
 
     def workspace_nbytes(self, task: Task, config: Config) -> int:
         return 0 if dict(config)["shares"] else self._tiling(task, config).data_elements * 4
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
-        """U = G w G' as (k blocks, frequencies, c, lanes); bias in vectors."""
+        """U = G w G' as (groups of outputs, frequencies, c, width); bias in vectors."""
         anchored, t = split_anchored(task), self._tiling(task, config)
         w = anchored.task.known(1)
         assert w is not None
@@ -126,14 +133,15 @@ class ConvWinograd(ConvolutionKernel):
             winograd_matrices(m, r) for m, r in zip(t.m, t.kernel, strict=True)
         )
         transform = np.kron(g_h, g_w).astype(np.float32)
-        taps = pack_weights(w, t.c, self.lanes).reshape(-1, transform.shape[1], t.c * self.lanes)
-        u = aligned_floats((len(taps), t.area, t.c, self.lanes))
+        width = int(dict(config)["vectors"]) * self.lanes
+        taps = pack_weights(w, t.c, width).reshape(-1, transform.shape[1], t.c * width)
+        u = aligned_floats((len(taps), t.area, t.c, width))
         np.matmul(transform, taps, out=u.reshape(len(taps), t.area, -1))
         bias = None if anchored.bias is None else task.known(anchored.bias)
         return u, pack_bias(bias, t.k, self.lanes)
 
     def _tiling(self, task: Task, config: Config) -> Tiling:
-        g, options = ConvGeometry.of(split_anchored(task).task), dict(config)
+        g, options = picture_geometry(split_anchored(task).task), dict(config)
         m = int(options["m"])
         return Tiling(
             g.n,
@@ -148,7 +156,7 @@ class ConvWinograd(ConvolutionKernel):
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         anchored, t = split_anchored(task), self._tiling(task, config)
-        g, epilogue = ConvGeometry.of(anchored.task), epilogue_of(task, anchored)
+        g, epilogue = picture_geometry(anchored.task), epilogue_of(task, anchored)
         source, target = buffers.inputs[anchored.source], buffers.outputs[0]
         added = [a for p in epilogue.added if (a := buffers.inputs[p]) is not None]
         assert source is not None
@@ -159,6 +167,8 @@ class ConvWinograd(ConvolutionKernel):
             tuple(Blocked.of(task.output(), a) for a in added),
             epilogue,
             (g.begin[0], g.begin[1]),
+            int(dict(config)["height"]),
+            int(dict(config)["vectors"]),
         )
         u, bias = buffers.packed
         shares = int(dict(config)["shares"])
@@ -174,5 +184,5 @@ class ConvWinograd(ConvolutionKernel):
                 arrays = [x_image, data, first]
                 calls.append(self.call(transform_code(w, rows), arrays, w.x.blocks * rows))
                 arrays = [data, u, bias, first, *images]
-                calls.append(self.call(product_code(w, rows), arrays, w.y.blocks))
+                calls.append(self.call(product_code(w, rows), arrays, w.groups))
         return NativeSequence(tuple(calls))

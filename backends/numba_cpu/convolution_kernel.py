@@ -5,6 +5,7 @@ from __future__ import annotations
 from mnnpy.backends.numba_cpu.blocked import blocked
 from mnnpy.backends.numba_cpu.convolutions import epilogue_of, halo_needed, unfit_convolution
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
+from mnnpy.backends.numba_cpu.pictures import picture_geometry
 from mnnpy.runtime.contracts import PLAIN, Config, Device, Layout, Task
 from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.preinference.regions import split_anchored
@@ -26,7 +27,7 @@ class ConvolutionKernel(NativeKernel):
         reason = unfit_convolution(task, anchored)
         if reason is not None:
             return reason
-        g = ConvGeometry.of(anchored.task)
+        g = picture_geometry(anchored.task)
         adds_source = anchored.source in epilogue_of(task, anchored).added
         if adds_source and self.source_layout(g).kind != "blocked":
             return "adds its input, which lies in another layout than the output"
@@ -41,7 +42,7 @@ class ConvolutionKernel(NativeKernel):
         inputs = [PLAIN] * len(task.inputs)
         for position in epilogue_of(task, anchored).added:
             inputs[position] = blocked(self.lanes)
-        inputs[anchored.source] = self.source_layout(ConvGeometry.of(anchored.task))
+        inputs[anchored.source] = self.source_layout(picture_geometry(anchored.task))
         return tuple(inputs), (blocked(self.lanes),)
 
     def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from mnnpy.backends.host_memory import aligned_bytes, array_view
 from mnnpy.backends.numba_cpu.epilogues import Epilogue, read_epilogue
+from mnnpy.backends.numba_cpu.pictures import is_picture
 from mnnpy.runtime.contracts import Task
 from mnnpy.runtime.graph.types import FLOAT32, Array
 from mnnpy.runtime.ops.convolution import Conv, ConvTranspose
@@ -19,7 +22,7 @@ def unfit_convolution(task: Task, anchored: Anchored) -> str | None:
         return "no convolution"
     if task.output().dtype != FLOAT32:
         return f"{task.output().dtype} is not float32"
-    if task.output().rank != 4:
+    if not is_picture(task.output()):
         return f"{task.output().rank - 2} spatial axes"
     if task.output().size == 0 or anchored.task.tensor(0).size == 0:
         return "nothing to compute"
@@ -62,8 +65,16 @@ def row_choices(width: int, tallest: int, lowest: int) -> tuple[int, ...]:
     return (min(heights, key=lambda rows: math.ceil(width / rows) * rows - width),)
 
 
+def computed_channels(k: int, lanes: int) -> int:
+    """Output channels that tiles one vector wide compute: half of the last vector where that holds
+    them.
+    """
+    step = lanes // 2 if lanes >= 8 else lanes
+    return -(-k // step) * step
+
+
 def pack_weights(w: Array, channels: int, outputs: int) -> Array:
-    """(k, c, r, s) as (groups of ``outputs``, blocks of ``channels``, r, s, channel, output).
+    """(k, c, *taps) as (groups of ``outputs``, blocks of ``channels``, *taps, channel, output).
 
     The last block of channels is as short as it is; outputs are filled up with zeros.
     """
@@ -80,7 +91,7 @@ def pack_weights(w: Array, channels: int, outputs: int) -> Array:
         for group in range(groups):
             rows = w[group * outputs : (group + 1) * outputs, start:stop]
             by_block = rows.reshape(len(rows), -1, depth, *kernel)
-            blocks[group, ..., : len(rows)] = by_block.transpose(1, 3, 4, 2, 0)
+            blocks[group, ..., : len(rows)] = np.moveaxis(by_block, (2, 0), (-2, -1))
     return packed
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mnnpy.backends.numba_cpu.blocked import Blocked, clear_halo, row_start
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
+from mnnpy.backends.numba_cpu.pictures import picture_shape
 from mnnpy.backends.numba_cpu.products import LINE, Terms, Weights, lines_ahead, product_tile
 from mnnpy.schemes.geometry import ConvGeometry
 
@@ -38,18 +39,18 @@ def blocked_source(g: ConvGeometry, x: Blocked) -> Source:
     horizontal = tuple(s * g.dilations[1] * x.lanes for s in range(g.kernel[1]))
     pitch = g.strides[1] * x.lanes
     terms = Terms(x.blocks, x.plane, x.lanes, x.last_channels, (vertical, horizontal), pitch)
-    first = (x.halo - g.begin[0]) * x.row + (x.halo - g.begin[1]) * x.lanes
+    first = (x.above - g.begin[0]) * x.row + (x.halo - g.begin[1]) * x.lanes
     return Source(x.image, first, g.strides[0] * x.row, terms)
 
 
 def planar_source(g: ConvGeometry, shape: Sequence[int]) -> Source:
     """A row-major (n, c, h, w) input with a halo: every channel is a block of its own."""
-    _, c, height, width = shape
-    halo = (width - g.spatial[1]) // 2
+    _, c, height, width = picture_shape(shape)
+    above, halo = (height - g.spatial[0]) // 2, (width - g.spatial[1]) // 2
     vertical = tuple(r * g.dilations[0] * width for r in range(g.kernel[0]))
     horizontal = tuple(s * g.dilations[1] for s in range(g.kernel[1]))
     terms = Terms(c, height * width, 1, 1, (vertical, horizontal), g.strides[1])
-    first = (halo - g.begin[0]) * width + halo - g.begin[1]
+    first = (above - g.begin[0]) * width + halo - g.begin[1]
     return Source(c * height * width, first, g.strides[0] * width, terms)
 
 
@@ -62,6 +63,8 @@ class DenseKernel:
     rows, vectors : the tile: output pixels by vectors of output channels.
     rows_first : whether a row passes all weights, which stay in a near cache, before the next one;
         else a group's weights pass all rows.
+    name : of its tiles, where a module has several of these.
+    parts : groups of the convolution, each of whole vectors and with terms of its own.
     """
 
     source: Source
@@ -71,6 +74,8 @@ class DenseKernel:
     rows: int
     vectors: int
     rows_first: bool = False
+    name: str = "tile"
+    parts: int = 1
 
     @property
     def groups(self) -> int:
@@ -123,7 +128,7 @@ class DenseKernel:
             for lanes in sorted({self.y.lanes, self.last_lanes}):
                 product_tile(
                     module,
-                    f"tile{rows}x{lanes}",
+                    f"{self.name}{rows}x{lanes}",
                     rows,
                     self.vectors,
                     self.source.terms,
@@ -151,6 +156,9 @@ class DenseKernel:
             image, group = f.divide(rest, self.groups)
         x = f.at(f.at(pointers[0], f.mul(image, self.source.image)), self.source.first)
         x = f.at(x, f.mul(row, self.source.row))
+        if self.parts > 1:
+            part, _ = f.divide(group, self.groups // self.parts)
+            x = f.at(x, f.mul(part, self.source.terms.blocks * self.source.terms.block_pitch))
         self.put_row(f, (image, group, row), [x, *pointers[1:]])
 
     def put_row(
@@ -179,7 +187,7 @@ class DenseKernel:
             first = f.mul(index, self.rows)
             moved = f.mul(first, y.lanes)
             f.call(
-                f"tile{rows}x{lanes}",
+                f"{self.name}{rows}x{lanes}",
                 ("ptr", f.at(x, f.mul(first, source.pixel))),
                 ("ptr", weights),
                 ("ptr", bias),

@@ -12,14 +12,14 @@ from mnnpy.backends.numba_cpu.convolutions import aligned_floats
 from mnnpy.backends.numba_cpu.expressions import Expression, read_expression
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
+from mnnpy.backends.numba_cpu.pictures import is_picture, picture_shape
 from mnnpy.backends.numba_cpu.pointwise import GENERATED
 from mnnpy.backends.numba_cpu.rows import CHUNK, Rows, blocked_rows, plain_rows
 from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
-from mnnpy.runtime.graph.dims import Dim
+from mnnpy.runtime.graph.dims import Shape
 from mnnpy.runtime.graph.graph import Graph
-from mnnpy.runtime.graph.types import BOOL, FLOAT32, Array, TensorType
+from mnnpy.runtime.graph.types import BOOL, FLOAT32, Array
 
-_BLOCKED: Config = (("layout", "blocked"),)
 _FLAT: Config = (("layout", "plain"),)
 
 
@@ -41,17 +41,19 @@ class ElementwiseVectors(NativeKernel):
         return expression if isinstance(expression, str) else None
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
-        if task.output().rank != 4:
+        if not is_picture(task.output()):
             return (_FLAT,)
         lie = [self._lies_blocked(task, p) for p in _expression(task).tensors]
-        return (_FLAT,) if None in lie else (_FLAT, _BLOCKED)
+        # What is packed depends on the rank, so that the configuration says it.
+        in_blocks: Config = (("layout", "blocked"), ("rank", task.output().rank))
+        return (_FLAT,) if None in lie else (_FLAT, in_blocks)
 
     @staticmethod
     def _lies_blocked(task: Task, position: int) -> bool | None:
         """Whether an operand of a blocked output is blocked, or plain; None where neither works."""
         tensor, constant = task.tensor(position), task.known(position) is not None
-        whole = constant or tensor.rank == 4
-        channels = _padded(tensor.shape)[1]
+        whole = constant or tensor.rank == task.output().rank
+        channels = _operand_shape(tensor.shape, task.output().rank)[1]
         if channels == 1:
             # What is packed may not depend on the output, see ``Scheme.pack``.
             return not constant and whole and task.output().shape[1] == 1
@@ -62,7 +64,7 @@ class ElementwiseVectors(NativeKernel):
         return [
             position
             for position in _expression(task).tensors
-            if config == _BLOCKED
+            if config != _FLAT
             and (task.known(position) is not None) == constant
             and self._lies_blocked(task, position)
         ]
@@ -71,7 +73,7 @@ class ElementwiseVectors(NativeKernel):
         inputs = [PLAIN] * len(task.inputs)
         for position in self._blocked(task, config, constant=False):
             inputs[position] = blocked(self.lanes)
-        return tuple(inputs), (blocked(self.lanes) if config == _BLOCKED else PLAIN,)
+        return tuple(inputs), (PLAIN if config == _FLAT else blocked(self.lanes),)
 
     def work(self, task: Task, config: Config) -> Work:
         return Work(int(task.output().size) * _expression(task).operations, task.nbytes, 1)
@@ -90,19 +92,22 @@ class ElementwiseVectors(NativeKernel):
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         """Constants of several channels in blocks, lanes beyond the last channel being zero."""
         known = (task.known(position) for position in self.packed_inputs(task, config))
-        return tuple(_in_blocks(array, self.lanes) for array in known if array is not None)
+        rank = int(dict(config).get("rank", 0))
+        return tuple(_in_blocks(array, self.lanes, rank) for array in known if array is not None)
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         expression, y = _expression(task), buffers.outputs[0]
+        target: Blocked | None = None
         packed = dict(zip(self.packed_inputs(task, config), buffers.packed, strict=True))
         arrays = [packed.get(p, buffers.inputs[p]) for p in expression.tensors]
         operands = [array for array in arrays if array is not None]
-        if config == _BLOCKED:
-            target: Blocked | None = Blocked.of(task.output(), y)
-            tensors = map(task.tensor, expression.tensors)
-            rows = blocked_rows(Blocked.of(task.output(), y), list(map(_placed, tensors, operands)))
+        if config != _FLAT:
+            target = Blocked.of(task.output(), y)
+            rank = task.output().rank
+            shapes = [_operand_shape(task.tensor(p).shape, rank) for p in expression.tensors]
+            placed = [_placed(*operand, rank) for operand in zip(shapes, operands, strict=True)]
+            rows = blocked_rows(target, placed)
         else:
-            target = None
             rows = plain_rows(y.shape, [array.shape for array in operands], self.lanes)
         masks = tuple(array.dtype == BOOL for array in operands)
         kernel = _Elementwise(self.lanes, expression, rows, masks, target)
@@ -116,22 +121,21 @@ def _expression(task: Task) -> Expression:
     return expression
 
 
-def _padded(shape: Sequence[Dim]) -> tuple[int, int, int, int]:
-    """The shape as one of four axes."""
-    n, c, h, w = (1,) * (4 - len(shape)) + tuple(map(int, shape))
-    return n, c, h, w
+def _operand_shape(shape: Shape, rank: int) -> tuple[int, int, int, int]:
+    """(n, c, h, w) of what is broadcast to a picture of that rank."""
+    return picture_shape((1,) * (rank - len(shape)) + tuple(shape))
 
 
-def _placed(tensor: TensorType, array: Array) -> Blocked | tuple[int, ...]:
-    """How an operand of a blocked output lies: in blocks, or row-major."""
-    if array.ndim < 5:
-        return tuple(array.shape)
-    n, c, h, w = _padded(tensor.shape)
-    return Blocked(n, c, h, w, array.shape[4], (array.shape[3] - w) // 2)
+def _placed(shape: tuple[int, int, int, int], array: Array, rank: int) -> Blocked | tuple[int, ...]:
+    """How an operand of a picture of that rank lies: in blocks, or row-major."""
+    if array.ndim <= rank:
+        return shape
+    halo = (array.shape[-2] - shape[3]) // 2
+    return Blocked(*shape, array.shape[-1], halo, line=rank == 3)
 
 
-def _in_blocks(array: Array, lanes: int) -> Array:
-    n, c, h, w = _padded(array.shape)
+def _in_blocks(array: Array, lanes: int, rank: int) -> Array:
+    n, c, h, w = _operand_shape(array.shape, rank)
     filled = np.zeros((n, -(-c // lanes) * lanes, h, w), dtype=np.float32)
     filled[:, :c] = array.reshape(n, c, h, w)
     blocks = aligned_floats((n, -(-c // lanes), h, w, lanes))

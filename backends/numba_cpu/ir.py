@@ -182,6 +182,12 @@ class Function:
         mask = f"<{self.lanes} x i32> zeroinitializer"
         return self.emit(f"shufflevector {self.vector} {single}, {self.vector} poison, {mask}")
 
+    def permute(self, vector: Value, lanes: Sequence[int]) -> Value:
+        """The given lanes of a vector, in their order."""
+        mask = ", ".join(f"i32 {lane}" for lane in lanes)
+        v = self.vector
+        return self.emit(f"shufflevector {v} {vector}, {v} poison, <{len(lanes)} x i32> <{mask}>")
+
     def broadcast(self, pointer: Value) -> Value:
         return self.splat(self.load(pointer))
 
@@ -197,19 +203,24 @@ class Function:
         return self.emit(f"call {v} {symbol}({listed})")
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """``a * b + c`` rounded once; slow where the processor has no instruction for it."""
         return self.intrinsic("fma", a, b, c)
+
+    def multiply_add(self, a: Value, b: Value, c: Value) -> Value:
+        """``a * b + c``, rounded once where the processor has an instruction for it, else twice."""
+        return self.intrinsic("fmuladd", a, b, c)
 
     def arithmetic(self, operation: str, a: Value, b: Value) -> Value:
         """``fadd``, ``fsub``, ``fmul`` or ``fdiv`` of vectors."""
         return self.emit(f"{operation} {self.vector} {a}, {b}")
 
     def larger(self, a: Value, b: Value) -> Value:
-        """Lane-wise maximum; a NaN of ``a`` survives, ``b`` has none."""
-        return self.choose(self.comparison("ugt", a, b), a, b)
+        """Lane-wise maximum; a NaN of ``a`` survives, ``b`` has none: one instruction of x86."""
+        return self.choose(self.comparison("ogt", b, a), b, a)
 
     def smaller(self, a: Value, b: Value) -> Value:
-        """Lane-wise minimum; a NaN of ``a`` survives, ``b`` has none."""
-        return self.choose(self.comparison("ult", a, b), a, b)
+        """Lane-wise minimum; a NaN of ``a`` survives, ``b`` has none: one instruction of x86."""
+        return self.choose(self.comparison("olt", b, a), b, a)
 
     def largest(self, a: Value, b: Value) -> Value:
         """Lane-wise maximum; a NaN of either survives."""

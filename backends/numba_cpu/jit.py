@@ -38,6 +38,12 @@ class Cpu:
             return 16
         return 8 if "+avx2" in enabled else 4
 
+    @property
+    def registers(self) -> int:
+        """Vector registers."""
+        enabled = self.features.split(",")
+        return 32 if "+avx512f" in enabled or "+neon" in enabled else 16
+
 
 def host_cpu() -> Cpu:
     """This machine, or what Numba's variables pretend (``NUMBA_CPU_NAME``, ``_FEATURES``)."""
@@ -62,7 +68,7 @@ class Jit:
 
     def address(self, ir: str, name: str) -> int:
         """Address of the function ``name`` of a module of LLVM IR."""
-        key = self._key(ir)
+        key = self.key(ir)
         with self._lock:
             if key not in self._libraries:
                 self._libraries[key] = self._link(self._object(ir, key), name, key)
@@ -106,7 +112,8 @@ class Jit:
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
         return builder.export_symbol(name).link(self._linker, library)
 
-    def _key(self, ir: str) -> str:
+    def key(self, ir: str) -> str:
+        """A hash of everything that changes the machine code."""
         parts = (self._triple, self.cpu.name, self.cpu.features, llvmlite.__version__)
         return hashlib.sha256("\n".join((*parts, f"O{_OPTIMISATION}", ir)).encode()).hexdigest()
 

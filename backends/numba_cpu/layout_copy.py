@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_start
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
+from mnnpy.backends.numba_cpu.pictures import is_picture
 from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task
 from mnnpy.runtime.graph.types import FLOAT32, Array, TensorType
 from mnnpy.runtime.ops.fused import Copy
@@ -22,7 +23,7 @@ class LayoutCopy(NativeKernel):
 
     def reject(self, task: Task, device: Device) -> str | None:
         tensor = task.output()
-        if tensor.dtype != FLOAT32 or tensor.rank != 4:
+        if tensor.dtype != FLOAT32 or not is_picture(tensor):
             return f"{tensor} has no other layout"
         return None
 
@@ -38,10 +39,7 @@ class LayoutCopy(NativeKernel):
 
 def _placed(tensor: TensorType, array: Array) -> Blocked:
     """A plain array is one whose blocks hold a single channel."""
-    if array.ndim == 5:
-        return Blocked.of(tensor, array)
-    n, c, h, w = (int(dim) for dim in tensor.shape)
-    return Blocked(n, c, h, w, 1, (array.shape[3] - w) // 2)
+    return Blocked.of(tensor, array if array.ndim > tensor.rank else array[..., None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +128,6 @@ class RowCopy:
 
         fill(f.at(start, -t.halo), t.halo)()
         fill(f.at(start, t.w), t.halo)()
-        for edge, offset in ((0, -t.halo * t.row), (t.h - 1, t.row)):
+        for edge, offset in ((0, -t.above * t.row), (t.h - 1, t.row)) if t.above else ():
             begin = f.at(start, offset - t.halo)
-            f.when(f.compare("eq", row, edge), fill(begin, t.halo * t.row))
+            f.when(f.compare("eq", row, edge), fill(begin, t.above * t.row))

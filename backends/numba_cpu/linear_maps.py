@@ -77,5 +77,5 @@ def _combine(f: Function, factors: Array, vectors: Sequence[Value]) -> Value:
         elif abs(factor) == 1:
             total = f.arithmetic("fadd" if factor == 1 else "fsub", total, vector)
         else:
-            total = f.fma(vector, f.constant(factor), total)
+            total = f.multiply_add(vector, f.constant(factor), total)
     return f.constant(0.0) if total is None else total

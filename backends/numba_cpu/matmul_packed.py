@@ -9,12 +9,12 @@ from mnnpy.backends.numba_cpu.convolutions import (
     epilogue_of,
     pack_bias,
     pack_panels,
-    row_choices,
 )
 from mnnpy.backends.numba_cpu.epilogues import read_epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.backends.numba_cpu.panels import Panels
+from mnnpy.backends.numba_cpu.panels import Panels, panel_widths
+from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task
 from mnnpy.runtime.graph.types import FLOAT32, Array
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
@@ -59,9 +59,9 @@ class MatMulPacked(NativeKernel):
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         rows, _, columns = product_sizes(task)
         blocks = -(-columns // self.lanes)
-        vectors = min(4, blocks) if rows <= 6 else min(2, blocks)
-        (height,) = row_choices(rows, 14 if vectors <= 2 else 6, 4)
-        return ((("rows", height), ("vectors", vectors)),)
+        vectors = panel_widths(rows, blocks)
+        height, width = choose_tile(device, self.lanes, rows, blocks, vectors)
+        return ((("rows", height), ("vectors", width)),)
 
     def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
         anchored = split_anchored(task)
@@ -93,7 +93,7 @@ class MatMulPacked(NativeKernel):
             int(options["vectors"]),
         )
         arrays = [x, *buffers.packed, y, *added]
-        return self.call(_ir(panels), arrays, panels.count * panels.tiles)
+        return self.call(product_code(panels), arrays, panels.count * panels.tiles)
 
 
 def product_sizes(task: Task) -> tuple[int, int, int]:
@@ -103,7 +103,7 @@ def product_sizes(task: Task) -> tuple[int, int, int]:
     return math.prod(rows), terms, columns
 
 
-def _ir(panels: Panels) -> str:
+def product_code(panels: Panels) -> str:
     """One unit is a tile of rows of one panel."""
     module = Module(panels.lanes)
     panels.add_tiles(module)

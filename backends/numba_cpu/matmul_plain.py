@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnnpy.backends.numba_cpu.convolutions import epilogue_of, row_choices
+from mnnpy.backends.numba_cpu.convolutions import epilogue_of
 from mnnpy.backends.numba_cpu.epilogues import read_epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.backends.numba_cpu.panels import Panels
+from mnnpy.backends.numba_cpu.panels import Panels, panel_widths
 from mnnpy.backends.numba_cpu.strided import Strided
+from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.types import FLOAT32
 from mnnpy.runtime.ops.matmul import MatMul
@@ -47,10 +48,10 @@ class MatMulPanels(NativeKernel):
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         *_, rows, columns = (int(dim) for dim in task.output().shape)
         terms = int(split_anchored(task).task.tensor(0).shape[-1])
-        fit = _PANEL_FLOATS // (terms * self.lanes)
-        vectors = min(4 if rows <= 6 else 2, -(-columns // self.lanes), fit)
-        (height,) = row_choices(rows, 14 if vectors <= 2 else 6, 4)
-        return ((("rows", height), ("vectors", vectors)),)
+        fit, blocks = _PANEL_FLOATS // (terms * self.lanes), -(-columns // self.lanes)
+        vectors = panel_widths(rows, min(fit, blocks))
+        height, width = choose_tile(device, self.lanes, rows, blocks, vectors)
+        return ((("rows", height), ("vectors", width)),)
 
     def work(self, task: Task, config: Config) -> Work:
         # Every panel is written once and read back.

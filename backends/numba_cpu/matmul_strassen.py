@@ -10,13 +10,13 @@ from mnnpy.backends.numba_cpu.matmul_packed import MatMulPacked, product_sizes
 from mnnpy.backends.numba_cpu.native import NativeSequence
 from mnnpy.backends.numba_cpu.strassen_code import ROUNDING, pack_factors, strassen_calls
 from mnnpy.backends.numba_cpu.strassen_tile import PRODUCTS, SUMS, Grid, Strassen
+from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.ops.matmul import Gemm
 from mnnpy.runtime.preinference.regions import split_anchored
 
-_TALLEST, _LOWEST = 14, 7
-"""Rows of a tile."""
+_FEWEST_ROWS = 14
 
 
 class MatMulStrassen(MatMulPacked):
@@ -34,14 +34,14 @@ class MatMulStrassen(MatMulPacked):
         rows, terms, columns = self._matrix(task)
         if terms % (2 * self.lanes) or columns % (2 * self.lanes):
             return f"{terms} terms or {columns} columns are not two halves of whole vectors"
-        return f"{rows} rows are too few" if rows < 2 * _LOWEST else None
+        return f"{rows} rows are too few" if rows < _FEWEST_ROWS else None
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         rows, _, columns = self._matrix(task)
-        heights = range(min(_TALLEST, rows // 2), _LOWEST - 1, -1)
-        height = min(heights, key=lambda height: rows % (2 * height))
-        vectors = 2 if columns % (4 * self.lanes) == 0 else 1
-        return ((("rows", height), ("vectors", vectors)),)
+        blocks = columns // 2 // self.lanes
+        vectors = [v for v in (2, 1, 3, 4) if blocks % v == 0]
+        height, width = choose_tile(device, self.lanes, rows // 2, blocks, vectors)
+        return ((("rows", height), ("vectors", width)),)
 
     def work(self, task: Task, config: Config) -> Work:
         rows, _, _ = self._matrix(task)

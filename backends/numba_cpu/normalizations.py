@@ -16,6 +16,7 @@ from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, row_start
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.lines import Line, Place, change_row, load_all, store_all, total
+from mnnpy.backends.numba_cpu.pictures import is_picture
 from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
 from mnnpy.runtime.graph.types import FLOAT32, Array
 from mnnpy.runtime.ops.normalization import (
@@ -123,7 +124,7 @@ class NormalizePlanes(NativeKernel):
         y = task.output()
         if not isinstance(task.op, InstanceNormalization):
             return "no normalization alone"
-        if y.dtype != FLOAT32 or y.rank != 4 or not y.size:
+        if y.dtype != FLOAT32 or not is_picture(y) or not y.size:
             return f"{y} is not a picture of float32"
         known = task.known(1), task.known(2)
         return "scale and bias are not constant" if any(a is None for a in known) else None
@@ -168,7 +169,7 @@ def _normalized_planes(x: Blocked, y: Blocked, epsilon: float) -> str:
         factor = f.arithmetic("fmul", inverse, scale)
 
         def change(value: Value) -> Value:
-            return f.fma(centre(f, value, mean), factor, bias)
+            return f.multiply_add(centre(f, value, mean), factor, bias)
 
         def row(index: Value) -> None:
             change_row(f, (x, y), (source, target), (image, block, index), change)
@@ -263,7 +264,7 @@ class _Groups:
     ) -> None:
         def finish(places: Sequence[Place]) -> None:
             found = [centre(f, value, mean) for value in load_all(f, x, places)]
-            store_all(f, [f.fma(value, factor, added) for value in found], y, places)
+            store_all(f, [f.multiply_add(value, factor, added) for value in found], y, places)
 
         Line.row(self.lanes, self.pixels).each(f, finish)
 

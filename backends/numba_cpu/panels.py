@@ -16,6 +16,13 @@ from mnnpy.backends.numba_cpu.products import (
     product_tile,
 )
 
+_FEW_ROWS = 6
+
+
+def panel_widths(rows: int, blocks: int) -> list[int]:
+    """Vectors of a panel, the best first: few rows stream the matrix, best in wide panels."""
+    return [v for v in ((4, 3, 2, 1) if rows <= _FEW_ROWS else (2, 3, 1, 4)) if v <= blocks]
+
 
 @dataclass(frozen=True, slots=True)
 class Panels:

@@ -9,6 +9,7 @@ import numpy as np
 from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_start
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
+from mnnpy.backends.numba_cpu.pictures import is_picture, picture_window
 from mnnpy.runtime.contracts import Buffers, Config, Device, Layout, Run, Task, Work
 from mnnpy.runtime.graph.types import FLOAT32
 from mnnpy.runtime.ops.pooling import AveragePool, MaxPool
@@ -23,13 +24,13 @@ class PoolWindow(NativeKernel):
     operators = (MaxPool, AveragePool)
 
     def reject(self, task: Task, device: Device) -> str | None:
-        op = task.op
+        op, y = task.op, task.output()
         if not isinstance(op, MaxPool | AveragePool):
             return "no pool"
         if len(task.outputs) > 1:
             return "does not find where the maxima lie"
-        if task.output().dtype != FLOAT32 or task.output().rank != 4 or not task.output().size:
-            return f"{task.output()} is not a picture of float32"
+        if y.dtype != FLOAT32 or not is_picture(y) or not y.size:
+            return f"{y} is not a picture of float32"
         if max(_window(task).dilations) > 1:
             return "dilated"
         if isinstance(op, AveragePool) and op.count_include_pad and op.ceil_mode:
@@ -58,7 +59,7 @@ class PoolWindow(NativeKernel):
 
 def _window(task: Task) -> Window:
     assert isinstance(task.op, MaxPool | AveragePool)
-    return task.op.window(task.tensor(0).shape[2:])
+    return picture_window(task.op.window(task.tensor(0).shape[2:]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,7 @@ def _multiply(
             factor = f.broadcast(f.at(x, row * row_pitch + c))
             for v in range(tile.vectors):
                 index = row * tile.vectors + v
-                sums[index] = f.fma(factor, weights[v], sums[index])
+                sums[index] = f.multiply_add(factor, weights[v], sums[index])
     return sums
 
 

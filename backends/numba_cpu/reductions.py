@@ -10,6 +10,7 @@ from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, row_start
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.lines import Combine, Line, Place, PlainLines, load_all, total
+from mnnpy.backends.numba_cpu.pictures import is_picture
 from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import FLOAT32
@@ -152,9 +153,9 @@ class ReducePlanes(NativeKernel):
         x = task.tensor(0)
         if type(task.op) not in _REDUCTIONS:
             return "more than a reduction"
-        if x.dtype != FLOAT32 or x.rank != 4 or not x.size:
+        if x.dtype != FLOAT32 or not is_picture(x) or not x.size:
             return f"{x} is not a picture of float32"
-        pixels = tuple(axis for axis in (2, 3) if x.shape[axis] != 1)
+        pixels = tuple(axis for axis in range(2, x.rank) if x.shape[axis] != 1)
         return None if _axes(task) == pixels else "reduces other axes than those of the pixels"
 
     def layouts(self, task: Task, config: Config) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:

@@ -14,6 +14,7 @@ import numpy as np
 from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_start
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
+from mnnpy.backends.numba_cpu.pictures import is_picture
 from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
 from mnnpy.runtime.graph.types import FLOAT32, Array
 from mnnpy.runtime.ops.resize import Resize, ResizedAxis
@@ -33,7 +34,7 @@ class ResizePlanes(NativeKernel):
         op, y = task.op, task.output()
         if not isinstance(op, Resize):
             return "no resize alone"
-        if y.dtype != FLOAT32 or y.rank != 4 or not y.size or not task.tensor(0).size:
+        if y.dtype != FLOAT32 or not is_picture(y) or not y.size or not task.tensor(0).size:
             return f"{y} is not a picture of float32"
         if any(value is not None and not value.constant for value in task.inputs[1:]):
             return "its scales are not constant"
@@ -58,7 +59,8 @@ class ResizePlanes(NativeKernel):
         x, y = buffers.inputs[0], buffers.outputs[0]
         assert x is not None
         places = Blocked.of(task.tensor(0), x), Blocked.of(task.output(), y)
-        rows, columns = (_taps(task, axis) for axis in (2, 3))
+        *vertical, columns = (_taps(task, axis) for axis in range(2, task.output().rank))
+        rows = vertical[0] if vertical else _Taps.same()
         resize = _Resize(*places, rows.count, columns.count)
         offsets = rows.places * places[0].row, columns.places * places[0].lanes
         arrays = [x, y, *offsets, rows.weights, columns.weights]
@@ -83,6 +85,11 @@ class _Taps:
 
     places: Array
     weights: Array
+
+    @staticmethod
+    def same() -> _Taps:
+        """Of an axis of one pixel."""
+        return _Taps(np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.float32))
 
     @property
     def count(self) -> int:
@@ -166,7 +173,7 @@ class _Resize:
             if self.rows > 1:
                 total = f.arithmetic("fmul", across[0], lines[0][1])
                 for value, (_, weight) in zip(across[1:], lines[1:], strict=True):
-                    total = f.fma(value, weight, total)
+                    total = f.multiply_add(value, weight, total)
             f.store_vector(total, f.at(target, f.mul(column, self.y.lanes)))
 
         f.loop(self.y.w, pixel)
@@ -193,5 +200,5 @@ class _Resize:
         if rest:
             total = f.arithmetic("fmul", total, weight)
         for place, by in rest:
-            total = f.fma(f.load_vector(place), by, total)
+            total = f.multiply_add(f.load_vector(place), by, total)
         return total

@@ -2,16 +2,15 @@
 
 A block is transformed, multiplied and transformed back, either within one unit of work with the
 data on the stack, or in two steps: a unit is then a row of tiles of a block of channels, and a
-block of outputs.
+group of blocks of outputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mnnpy.backends.numba_cpu.blocked import Blocked, clear_halo
-from mnnpy.backends.numba_cpu.convolutions import row_choices
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.products import LINE, Terms, Weights, lines_ahead, product_tile
@@ -26,7 +25,13 @@ from mnnpy.backends.numba_cpu.winograd_tile import (
 
 @dataclass(frozen=True, slots=True)
 class Winograd:
-    """Everything that the code depends on; ``begin`` are the leading pads."""
+    """Everything that the code depends on.
+
+    Parameters
+    ----------
+    begin : leading pads.
+    height, vectors : of the tile of products, at most: tiles of the picture by blocks of outputs.
+    """
 
     t: Tiling
     x: Blocked
@@ -34,6 +39,13 @@ class Winograd:
     residuals: tuple[Blocked, ...]
     epilogue: Epilogue
     begin: tuple[int, int]
+    height: int
+    vectors: int
+
+    @property
+    def groups(self) -> int:
+        """Groups of ``vectors`` blocks of outputs."""
+        return self.y.blocks // self.vectors
 
     @property
     def written(self) -> tuple[Blocked, ...]:
@@ -43,14 +55,14 @@ class Winograd:
     def heights(self, rows: int) -> tuple[int, int, int]:
         """Tiles that a product takes at once, how often, and how many are left."""
         tiles = rows * self.t.grid[1]
-        (height,) = row_choices(tiles, 14, 7)
+        height = -(-tiles // -(-tiles // self.height))
         return height, *divmod(tiles, height)
 
     def weights(self, rows: int) -> Weights:
         """With lines of the next frequency fetched, shared among this one's tiles."""
         _, full, tail = self.heights(rows)
-        lanes = self.t.lanes
-        return Weights(lanes, fetched=lines_ahead(lanes**2, full + bool(tail)))
+        width = self.vectors * self.t.lanes
+        return Weights(width, fetched=lines_ahead(width * self.t.lanes, full + bool(tail)))
 
 
 def block_code(w: Winograd, shares: int) -> str:
@@ -66,7 +78,7 @@ def block_code(w: Winograd, shares: int) -> str:
         _add_products(module, w, rows)
     f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
     x, u, bias, *written = (f.argument("%args", i) for i in range(4 + len(w.residuals)))
-    data, spare = f.scratch(t.data_elements), _Spare.of(f, t)
+    data, spare = f.scratch(t.data_elements), _Spare.of(f, w)
 
     def unit(index: Value) -> None:
         rest, share = f.divide(index, shares)
@@ -83,7 +95,7 @@ def block_code(w: Winograd, shares: int) -> str:
                 ),
             )
             low, high = (
-                f.divide(f.mul(at, w.y.blocks), shares)[0] for at in (share, f.add(share, 1))
+                f.divide(f.mul(at, w.groups), shares)[0] for at in (share, f.add(share, 1))
             )
             f.loop(
                 high,
@@ -108,7 +120,7 @@ def transform_code(w: Winograd, rows: int) -> str:
     add_tile_transform(module, w.t)
     f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
     source, data, number = (f.argument("%args", i) for i in range(3))
-    first, spare = f.load_index(number), _Spare.of(f, w.t)
+    first, spare = f.load_index(number), _Spare.of(f, w)
     f.loop(
         "%end",
         lambda index: _transform_row(f, w, f.divide(index, rows), first, source, data, spare),
@@ -126,7 +138,7 @@ def product_code(w: Winograd, rows: int) -> str:
     _add_products(module, w, rows)
     f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
     data, u, bias, number, *images = (f.argument("%args", i) for i in range(5 + len(w.residuals)))
-    first, spare = f.load_index(number), _Spare.of(f, w.t)
+    first, spare = f.load_index(number), _Spare.of(f, w)
     f.loop(
         "%end",
         lambda index: _outputs(f, w, rows, index, first, [data, u, bias, *images], spare),
@@ -138,7 +150,9 @@ def product_code(w: Winograd, rows: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Spare:
-    """Memory for one tile, between its two passes and behind them, and for a block of products."""
+    """Memory for one tile, between its two passes and behind them, and for products: (vector,
+    frequency, tile, lane), ``pitch`` floats between frequencies.
+    """
 
     half: Value
     whole: Value
@@ -146,10 +160,11 @@ class _Spare:
     pitch: int
 
     @staticmethod
-    def of(f: Function, t: Tiling) -> _Spare:
+    def of(f: Function, w: Winograd) -> _Spare:
+        t = w.t
         pitch = t.most * t.lanes + LINE
         half, whole = (f.scratch(t.area * t.lanes) for _ in range(2))
-        return _Spare(half, whole, f.scratch(t.area * pitch), pitch)
+        return _Spare(half, whole, f.scratch(w.vectors * t.area * pitch), pitch)
 
 
 def _transform_row(
@@ -166,8 +181,8 @@ def _transform_row(
     Tiles that reach beyond the padded input are copied first, with zeros where there is nothing.
     """
     t, x, (block, r) = w.t, w.x, place
-    lead = tuple(x.halo - pad for pad in w.begin)
-    there = x.h + 2 * x.halo - lead[0], x.w + 2 * x.halo - lead[1]
+    lead = x.above - w.begin[0], x.halo - w.begin[1]
+    there = x.h + 2 * x.above - lead[0], x.w + 2 * x.halo - lead[1]
     inner = tuple(
         max(0, min(count, (size - a) // m + 1))
         for count, size, a, m in zip(t.grid, there, t.a, t.m, strict=True)
@@ -201,9 +216,9 @@ def _add_products(module: Module, w: Winograd, rows: int) -> None:
     terms = Terms(t.channel_blocks, t.most * t.lanes, t.lanes, last, ((0,), (0,)), t.lanes)
     for count in sorted({height if full else 0, tail} - {0}):
         name = f"products{rows}x{count}"
-        pitch = (t.lanes, 0)
+        pitch = (t.lanes, t.area * (t.most * t.lanes + LINE))
         product_tile(
-            module, name, count, 1, terms, pitch, False, _as_it_is, weights=w.weights(rows)
+            module, name, count, w.vectors, terms, pitch, False, _as_it_is, weights=w.weights(rows)
         )
 
 
@@ -215,18 +230,34 @@ def _outputs(
     f: Function,
     w: Winograd,
     rows: int,
+    group: Value,
+    first: Value,
+    pointers: Sequence[Value],
+    spare: _Spare,
+) -> None:
+    """One group of outputs of ``rows`` rows of tiles from ``first`` on; ``pointers`` are (data, u,
+    bias, images of the output and of added tensors).
+    """
+    data, u, *rest = pointers
+    panels = f.at(u, f.mul(group, w.t.area * w.t.c * w.vectors * w.t.lanes))
+    _multiply(f, w, rows, data, panels, spare)
+    for v in range(w.vectors):
+        block = f.add(f.mul(group, w.vectors), v)
+        sums = f.at(spare.sums, v * w.t.area * spare.pitch)
+        _put_block(f, w, rows, block, first, rest, replace(spare, sums=sums))
+
+
+def _put_block(
+    f: Function,
+    w: Winograd,
+    rows: int,
     block: Value,
     first: Value,
     pointers: Sequence[Value],
     spare: _Spare,
 ) -> None:
-    """One block of outputs of ``rows`` rows of tiles from ``first`` on; ``pointers`` are (data, u,
-    bias, images of the output and of added tensors).
-    """
-    t = w.t
-    data, u, bias, *images = pointers
-    panels = f.at(u, f.mul(block, t.area * t.c * t.lanes))
-    _multiply(f, w, rows, data, panels, spare)
+    """Output transform of a block of outputs; ``pointers`` are bias and images."""
+    t, (bias, *images) = w.t, pointers
     start = f.load_vector(f.at(bias, f.mul(block, t.lanes)))
     top = f.mul(first, t.m[0])
     planes = [
@@ -259,7 +290,7 @@ def _outputs(
 def _multiply(
     f: Function, w: Winograd, rows: int, data: Value, panels: Value, spare: _Spare
 ) -> None:
-    """Products of all frequencies of a block with the weights of one block of outputs."""
+    """Products of all frequencies of a block with the weights of one group of outputs."""
     t = w.t
     height, full, tail = w.heights(rows)
     fetched = w.weights(rows).fetched
@@ -267,8 +298,8 @@ def _multiply(
     def frequency(index: Value) -> None:
         seen = f.at(data, f.mul(index, t.frequency))
         place = f.at(spare.sums, f.mul(index, spare.pitch))
-        weights = f.at(panels, f.mul(index, t.c * t.lanes))
-        coming = f.at(weights, t.c * t.lanes)
+        weights = f.at(panels, f.mul(index, t.c * w.vectors * t.lanes))
+        coming = f.at(weights, t.c * w.vectors * t.lanes)
 
         def tile(count: int, turn: Value) -> None:
             offset = f.mul(turn, height * t.lanes)

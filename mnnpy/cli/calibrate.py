@@ -23,7 +23,8 @@ def calibrate(
 ) -> None:
     """Measure what every scheme costs on this machine, so that plans choose well here.
 
-    Takes up to a minute a backend; the result is kept in your cache directory.
+    Takes up to a minute a backend; the result is kept in your cache directory. For the numba
+    backend the tiles of its products are timed first: they decide what the rest is measured with.
 
     **Examples**
 
@@ -41,11 +42,22 @@ def _calibrate(name: str) -> None:
     from mnnpy.runtime.calibration import calibrate as measure
 
     backend = usable_backend(name)
+    if name == "numba":
+        _time_tiles()
     with progress_bar(f"calibrating {name}") as report:
         fitted = measure(backend, lambda scheme, done, total: report(done / total, scheme))
     path = save_coefficients(name, fitted)
     rows = [[scheme, *_rates(entry)] for scheme, entry in fitted.items()]
     typer.echo(text_table(_HEADINGS, rows, _HEADINGS[1:]))
+    typer.echo(f"\nwrote {path}\n")
+
+
+def _time_tiles() -> None:
+    from mnnpy.backends.numba_cpu.tile_rates import renew_rates
+
+    path, rates = renew_rates()
+    rows = [[f"{rows} x {vectors}", f"{rate * 1e-9:.3g}"] for rows, vectors, rate in rates]
+    typer.echo(text_table(("rows x vectors of a tile", "GMAC/s"), rows, ("GMAC/s",)))
     typer.echo(f"\nwrote {path}\n")
 
 

@@ -17,10 +17,10 @@ from mnnpy.runtime.feeds import concrete_inputs
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import Value
 from mnnpy.runtime.plan_file import save_plan
+from mnnpy.runtime.preinference.batches import plan_batch
 from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.explain import config_text, nbytes_text, seconds_text
 from mnnpy.runtime.preinference.plan import Plan
-from mnnpy.runtime.preinference.planner import make_plan
 from mnnpy.runtime.registry import usable_backend
 from mnnpy.runtime.search import Layer, SearchResult
 from mnnpy.runtime.search import search as search_plan
@@ -106,7 +106,7 @@ def capped_constraints(
     """
     constraints = config.constraints
     while config.memory_cap_nbytes is not None:
-        plan = make_plan(graph, inputs, backends, constraints).plan
+        plan = plan_batch(graph, inputs, backends, constraints, config.threads).plan
         largest = max(step.choice.cost.workspace_nbytes for step in plan.steps)
         if total_nbytes(plan) <= config.memory_cap_nbytes:
             break
@@ -127,7 +127,7 @@ def best_plan(result: SearchResult, cap: int | None) -> Plan:
 
 def total_nbytes(plan: Plan) -> int:
     """Bytes of all arenas of a plan."""
-    return sum(plan.memory.arenas.values())
+    return plan.parts.lanes * sum(plan.memory.arenas.values())
 
 
 def _layer_rows(layer: Layer) -> list[list[str]]:

@@ -163,14 +163,21 @@ class Recurrent(Op):
 
     def functions(self) -> tuple[Function, ...]:
         """Every direction's activations in order, with their parameters and clipping."""
+        return tuple(
+            _clipped(GATE_ACTIVATIONS[name], alpha, beta, self.clip)
+            for name, alpha, beta in self.named_activations()
+        )
+
+    def named_activations(self) -> tuple[tuple[str, float, float], ...]:
+        """Every direction's activations in order, as name, alpha and beta."""
         alphas, betas = iter(self.activation_alpha), iter(self.activation_beta)
-        made = []
+        named = []
         for name in self.activations or self.own_activations * self.directions:
             kind = GATE_ACTIVATIONS[name]
             alpha = 0.0 if kind.alpha is None else next(alphas, kind.alpha)
             beta = 0.0 if kind.beta is None else next(betas, kind.beta)
-            made.append(_clipped(kind, alpha, beta, self.clip))
-        return tuple(made)
+            named.append((name, alpha, beta))
+        return tuple(named)
 
     def _cell(
         self, xp: ArrayModule, d: int, w: Array, r: Array, b: Array | None, p: Array | None

@@ -26,6 +26,7 @@ class Constraints:
     max_workspace_nbytes : largest workspace of one step.
     fuse : whether regions are considered.
     regions : the regions to use, each by its nodes' names; None leaves them to selection.
+    parts : number of parts that a batch runs in, 1 being the whole; None leaves it to planning.
     """
 
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -36,6 +37,7 @@ class Constraints:
     max_workspace_nbytes: int | None = None
     fuse: bool = True
     regions: frozenset[tuple[str, ...]] | None = None
+    parts: int | None = None
 
     @property
     def schemes(self) -> frozenset[str]:

@@ -26,8 +26,8 @@ def cheapest_within(
 ) -> Sequence[Candidate]:
     """The choices at the lowest price for errors at which their sum stays within the budget.
 
-    Many steps alike give up their errors at the same price. Those whose errors fit what is then left
-    of the budget keep them.
+    Many steps alike give up their errors at the same price. Those whose errors fit what is then
+    left of the budget keep them.
 
     Parameters
     ----------

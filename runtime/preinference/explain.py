@@ -141,11 +141,26 @@ def _summary(plan: Plan) -> list[str]:
     lines = [
         f"{len(plan.steps)} steps ({', '.join(counts) or 'none needed'}), "
         f"{seconds_text(plan.seconds)}, {how}",
+        *_parts_report(plan),
         *_memory_report(plan),
     ]
     if not plan.complete:
         lines.append("the rest is planned during the run: sizes there depend on data")
     return lines
+
+
+def _parts_report(plan: Plan) -> Iterable[str]:
+    """How a batch runs, and what other ways would cost."""
+    parts = plan.parts
+    if parts.count > 1:
+        beside = f", {parts.lanes} side by side with an arena each" if parts.lanes > 1 else ""
+        yield f"the batch runs in {parts.count} parts{beside}; steps and memory are one part's"
+    for count, seconds in parts.weighed:
+        if count != parts.count:
+            way = "as a whole" if count == 1 else f"in {count} parts"
+            yield f"the batch {way} would take {seconds_text(seconds)}"
+    if parts.reason is not None:
+        yield f"the batch cannot run in parts: {parts.reason}"
 
 
 def _memory_report(plan: Plan) -> Iterable[str]:

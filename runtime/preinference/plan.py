@@ -57,6 +57,33 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """How a batch runs: equal parts along the first axis of all inputs, one after another.
+
+    Parameters
+    ----------
+    count : parts; 1 is the whole at once.
+    lanes : parts that run side by side, each on a thread and in arenas of its own.
+    weighed : number of parts -> predicted seconds of the run, for every way that was weighed.
+    reason : why the batch cannot run in parts, where it cannot.
+    """
+
+    count: int = 1
+    lanes: int = 1
+    weighed: tuple[tuple[int, float], ...] = field(compare=False, default=())
+    reason: str | None = field(compare=False, default=None)
+
+    @property
+    def rounds(self) -> int:
+        """Times that one part takes until all are done."""
+        return -(-self.count // self.lanes)
+
+
+WHOLE = Parts()
+"""A batch at once, or nothing that is a batch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How a graph (or, behind data-dependent sizes, a part of it) runs for one set of shapes.
 
@@ -69,6 +96,7 @@ class Plan:
     objects : values that live as Python objects or arrays of their own: sequences, strings, and
         results whose size only the data decides.
     complete : False where the segment ends at such a result and the rest is planned later.
+    parts : how a batch runs; steps, outputs and memory are those of one part.
     """
 
     fingerprint: str
@@ -79,11 +107,12 @@ class Plan:
     objects: frozenset[str] = frozenset()
     complete: bool = True
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
+    parts: Parts = WHOLE
 
     @property
     def seconds(self) -> float:
-        """Predicted (or measured) time of all steps."""
-        return sum(step.choice.cost.seconds for step in self.steps)
+        """Predicted (or measured) time of all steps, for all parts of a batch."""
+        return self.parts.rounds * sum(step.choice.cost.seconds for step in self.steps)
 
     @property
     def backends(self) -> tuple[str, ...]:

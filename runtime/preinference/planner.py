@@ -38,6 +38,8 @@ def make_plan(
     backends: Sequence[Backend],
     constraints: Constraints | None = None,
     measure: Measure | None = None,
+    threads: int | None = None,
+    lanes: int = 1,
 ) -> Planned:
     """Plan a graph for concrete inputs.
 
@@ -46,6 +48,8 @@ def make_plan(
     inputs : every graph input with a concrete type, and its content where that sets shapes.
     backends : in order of preference; the first is the one the user asked for.
     measure : gives measured seconds of a task's candidates, or None to use the predictions.
+    threads : most threads that a run uses; None leaves it to the devices.
+    lanes : runs of the plan side by side, which share the caches.
 
     Raises
     ------
@@ -62,7 +66,8 @@ def make_plan(
     objects = frozenset(
         name for node in nodes for name in node.outputs if _is_object(values[name].type)
     ) | {name for name, value in inputs.items() if _is_object(value.type)}
-    selector = Selector(graph, values, backends, constraints or Constraints(), measure)
+    allowed = constraints or Constraints()
+    selector = Selector(graph, values, backends, allowed, measure, threads, lanes)
     by_kernel = [node for node in nodes if not objects.intersection((*node.reads, *node.outputs))]
     order = _interleaved(nodes, by_kernel, selector.select(by_kernel))
     assembly = _Assembly(graph, values, selector, objects)

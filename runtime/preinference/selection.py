@@ -26,6 +26,7 @@ from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.types import TensorType, Type, Value
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.preinference.constraints import Constraints, shown_config
+from mnnpy.runtime.preinference.covering import Proposal, cover_by
 from mnnpy.runtime.preinference.error_budget import cheapest_within
 from mnnpy.runtime.preinference.pbqp import Matrix, Vector, solve_pbqp
 
@@ -68,11 +69,13 @@ class Selector:
         backends: Sequence[Backend],
         constraints: Constraints,
         measure: Measure | None = None,
+        threads: int | None = None,
+        lanes: int = 1,
     ) -> None:
         self.graph = graph
         self.values = values
         self.backends = backends
-        self.devices = {backend.name: backend.describe() for backend in backends}
+        self.devices = {b.name: b.describe().limited(threads, lanes) for b in backends}
         self.constraints = constraints
         self.measure = measure
         self._memo: dict[object, tuple[list[Candidate], list[Rejected]]] = {}
@@ -168,7 +171,7 @@ class Selector:
     @staticmethod
     def _cost(device: Device, kernel: Kernel, task: Task, config: Config) -> Cost:
         return Cost(
-            device.seconds(kernel.scheme, kernel.work(task, config)),
+            device.seconds(kernel.scheme, kernel.work(task, config), task.handed_nbytes),
             kernel.workspace_nbytes(task, config),
             kernel.max_error(task, config),
         )
@@ -184,12 +187,12 @@ class Selector:
         return self.constraints.reason_against(node, backend, scheme, config)
 
     def _cover(self, nodes: Sequence[Node]) -> list[Node]:
-        """Replace nodes by the given regions, else by those that save most; greedy, in order."""
+        """Replace nodes by the given regions, else by those that save most."""
         given = self.constraints.regions
         if not self.constraints.fuse:
             return list(nodes)
         among = {node.name for node in nodes}
-        ranked: list[tuple[float, int, tuple[Node, ...], Node]] = []
+        proposals: list[Proposal] = []
         seen: set[tuple[str, ...]] = set()
         for backend in self.backends:
             for parts in backend.regions(self.graph, self.values):
@@ -200,12 +203,11 @@ class Selector:
                 region = self._region(parts)
                 saving = self._saving(parts, region) if given is None else float(names in given)
                 if saving > 0:
-                    ranked.append((-saving, len(ranked), parts, region))
+                    proposals.append(Proposal(parts, region, saving))
         taken: dict[str, Node | None] = {}
-        for _, _, parts, region in sorted(ranked, key=lambda entry: entry[:2]):
-            if not any(part.name in taken for part in parts):
-                taken.update((part.name, None) for part in parts)
-                taken[parts[-1].name] = region
+        for chosen in cover_by(proposals):
+            taken.update((part.name, None) for part in chosen.parts)
+            taken[chosen.parts[-1].name] = chosen.region
         covered = [taken.get(node.name, node) for node in nodes]
         return [node for node in covered if node is not None]
 
@@ -305,7 +307,7 @@ class Selector:
         if not isinstance(tensor, TensorType) or not tensor.static:
             return 0.0
         nbytes = given.nbytes(tensor) + wanted.nbytes(tensor)
-        return self.devices[backend].seconds("copy", Work(0, nbytes, 1))
+        return self.devices[backend].seconds("copy", Work(0, nbytes, 1), nbytes)
 
     def _selected(
         self,

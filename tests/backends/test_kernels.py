@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product as cartesian
 from typing import Any
@@ -173,13 +173,25 @@ def run_kernel(
     extra_halo: int = 0,
 ) -> Array:
     """The kernel's output 0, run twice on poisoned memory, brought to the host and plain."""
+    return run_outputs(backend, kernel, config, task, arrays, extra_halo)[0]
+
+
+def run_outputs(
+    backend: Backend,
+    kernel: Kernel,
+    config: Config,
+    task: Task,
+    arrays: Sequence[Array | None],
+    extra_halo: int = 0,
+) -> list[Array]:
+    """All outputs of a kernel; inputs that are None are absent."""
     layouts_in, layouts_out = (
         tuple(_widened(layout, extra_halo) for layout in layouts)
         for layouts in kernel.layouts(task, config)
     )
     packed_inputs = kernel.packed_inputs(task, config)
     inputs = tuple(
-        None if index in packed_inputs else backend.upload(placed(array, layout))
+        None if array is None or index in packed_inputs else backend.upload(placed(array, layout))
         for index, (array, layout) in enumerate(zip(arrays, layouts_in, strict=True))
     )
     outputs = tuple(
@@ -194,7 +206,10 @@ def run_kernel(
         for _ in range(2):
             workspace[...] = 0xFF
             program()
-    return fetched(np.asarray(backend.to_host(outputs[0])), task.output(), layouts_out[0])
+    return [
+        fetched(np.asarray(backend.to_host(output)), task.output(index), layout)
+        for index, (output, layout) in enumerate(zip(outputs, layouts_out, strict=True))
+    ]
 
 
 def _widened(layout: Layout, halo: int) -> Layout:

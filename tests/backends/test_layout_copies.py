@@ -20,11 +20,12 @@ LANES = host_jit().cpu.lanes
 LAYOUTS = (PLAIN, Layout(halo=3), blocked(LANES), blocked(LANES, 1), blocked(LANES, 3))
 
 
+@pytest.mark.parametrize("spatial", [(5, 7), (7,)], ids=str)
 @pytest.mark.parametrize("channels", [1, 3, LANES, LANES + 1, 2 * LANES + 3])
 @pytest.mark.parametrize(("given", "wanted"), list(permutations(LAYOUTS, 2)), ids=str)
-def test_every_pair(given: Layout, wanted: Layout, channels: int) -> None:
+def test_every_pair(given: Layout, wanted: Layout, channels: int, spatial: tuple[int, ...]) -> None:
     rng = np.random.default_rng(channels)
-    array = rng.standard_normal((2, channels, 5, 7)).astype(np.float32)
+    array = rng.standard_normal((2, channels, *spatial)).astype(np.float32)
     tensor = type_of(array)
     source = placed(array, given)
     shape = wanted.physical_shape(tensor)

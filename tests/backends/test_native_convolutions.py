@@ -36,18 +36,28 @@ def fits(case: Case) -> bool:
     return all(size > 0 for size in _output(case))
 
 
-def _pads(case: Case) -> tuple[int, int, int, int]:
-    extent = [(r - 1) * d + 1 for r, d in zip(case["kernel"], case["dilations"], strict=True)]
+def _spatial(case: Case) -> tuple[int, ...]:
+    both: tuple[int, ...] = case["height"], case["width"]
+    return both[-len(case["kernel"]) :]
+
+
+def _extent(case: Case) -> list[int]:
+    return [(r - 1) * d + 1 for r, d in zip(case["kernel"], case["dilations"], strict=True)]
+
+
+def _pads(case: Case) -> tuple[int, ...]:
+    extent = _extent(case)
     if case["pads"] == "same":
-        return ((extent[0] - 1) // 2, (extent[1] - 1) // 2, extent[0] // 2, extent[1] // 2)
-    return (0, 0, 0, 0) if case["pads"] == "none" else (1, 0, 2, 1)
+        return (*((span - 1) // 2 for span in extent), *(span // 2 for span in extent))
+    if case["pads"] == "none":
+        return (0,) * 2 * len(extent)
+    return (1, 0, 2, 1) if len(extent) == 2 else (2, 1)
 
 
 def _output(case: Case) -> list[int]:
-    top, left, bottom, right = _pads(case)
-    sizes = (case["height"] + top + bottom, case["width"] + left + right)
-    spans = [(r - 1) * d + 1 for r, d in zip(case["kernel"], case["dilations"], strict=True)]
-    return [size - span + 1 for size, span in zip(sizes, spans, strict=True)]
+    pads, axes = _pads(case), len(case["kernel"])
+    ends = zip(_spatial(case), pads[:axes], pads[axes:], _extent(case), strict=True)
+    return [size + begin + end - span + 1 for size, begin, end, span in ends]
 
 
 CASES = list(pairwise(PARAMETERS, fits))
@@ -69,6 +79,53 @@ def test_odd_shapes(case: Case) -> None:
     assert met, "no generated kernel takes this convolution"
 
 
+GROUPED = PARAMETERS | {
+    "groups": ((2, 4, 4), (3, 8, 8), (7, 2, 2), (5, 16, 16), (2, 16, 32), (3, 32, 16), (2, 48, 32)),
+    "kernel": ((1, 1), (3, 3), (1, 3), (5, 5), (2, 3)),
+    "depthwise": (False,),
+}
+"""Groups are (how many, channels, filters)."""
+
+
+def _grouped(case: Case) -> Case:
+    group, channels, filters = case["groups"]
+    return case | {"group": group, "c": group * channels, "k": group * filters}
+
+
+@pytest.mark.parametrize(
+    "case", pairwise(GROUPED, fits), ids=lambda case: "-".join(map(str, case.values()))
+)
+def test_groups_of_several_channels(case: Case) -> None:
+    test_odd_shapes(_grouped(case))
+
+
+ROWS = {
+    "kernel": ((1,), (2,), (3,), (7,), (10,)),
+    "strides": ((1,), (1,), (2,), (5,)),
+    "dilations": ((1,), (1,), (3,)),
+    "height": (1,),
+    "width": (1, 2, 7, 13, 14, 15, 61),
+}
+
+
+@pytest.mark.parametrize(
+    "case",
+    pairwise(PARAMETERS | ROWS, fits),
+    ids=lambda case: "-".join(map(str, case.values())),
+)
+def test_one_spatial_axis(case: Case) -> None:
+    test_odd_shapes(case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    pairwise(GROUPED | ROWS, fits),
+    ids=lambda case: "-".join(map(str, case.values())),
+)
+def test_one_spatial_axis_in_groups(case: Case) -> None:
+    test_odd_shapes(_grouped(case))
+
+
 @pytest.mark.parametrize("width", [1000, 30_000])
 def test_very_wide_pictures(width: int) -> None:
     """Winograd keeps a row of products on the stack: it must refuse what does not fit there."""
@@ -85,9 +142,9 @@ def _task(case: Case) -> tuple[Task, list[Array]]:
         return rng.standard_normal(shape).astype(np.float32)
 
     c, k = case["c"], case["c"] if case["depthwise"] else case["k"]
-    group = c if case["depthwise"] else 1
+    group = c if case["depthwise"] else case.get("group", 1)
     op = Conv(case["strides"], _pads(case), case["dilations"], group)
-    x = normal(case["batch"], c, case["height"], case["width"])
+    x = normal(case["batch"], c, *_spatial(case))
     arrays = {"x": x, "w": normal(k, c // group, *case["kernel"]), "b": normal(k)}
     values = {name: Value(type_of(array)) for name, array in arrays.items()}
     (y,) = op.infer(*values.values())

@@ -180,6 +180,9 @@ def test_expressions_over_odd_shapes(name: str, constant: bool) -> None:
         ((2, 17, 5, 7), (17, 1, 1)),
         ((2, 17, 5, 7), (1, 17, 1, 1)),
         ((1, 3, 8, 8), (1, 1, 8, 1)),
+        ((2, 17, 7), (17, 1)),
+        ((2, 17, 7), (2, 1, 1)),
+        ((1, 3, 8), (8,)),
     ):
         graph, arrays = tree(name, shape, across)
         known = [(a.shape == across and constant) or a.shape == () for a in arrays.values()]
@@ -220,6 +223,7 @@ ANCHORS: dict[str, tuple[Op, list[Array], tuple[int, ...]]] = {
         [normal(1, 17, 9, 7), normal(17, 1, 3, 3), normal(17)],
         (2,),
     ),
+    "of rows": (Conv(pads=(1, 2)), [normal(2, 17, 13), normal(33, 17, 3), normal(33)], (2,)),
     "gemm": (Gemm(), [normal(15, 33), normal(33, 35), normal(35)], (2,)),
     "matmul": (MatMul(), [normal(2, 15, 33), normal(33, 35)], ()),
     "matmul of both": (MatMul(), [normal(2, 15, 33), normal(2, 33, 35)], (1,)),

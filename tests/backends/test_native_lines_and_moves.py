@@ -55,9 +55,10 @@ def normalizations() -> dict[str, tuple[Op, list[Array]]]:
     cases["layer far"] = norm.LayerNormalization(), [far, normal(300)]
     x, scale = normal(2, 3, 5, 7), normal(5, 7)
     cases["layer of two axes"] = norm.LayerNormalization(axis=2, epsilon=0.1), [x, scale, scale]
-    for n, c, h, w in ((1, 1, 1, 1), (2, 3, 5, 7), (1, 16, 4, 4), (3, 17, 13, 13)):
-        arrays = [normal(n, c, h, w), normal(c), normal(c + 0)]
-        cases[f"instance {n} {c} {h} {w}"] = norm.InstanceNormalization(), arrays
+    pictures = (1, 1, 1, 1), (2, 3, 5, 7), (1, 16, 4, 4), (3, 17, 13, 13), (2, 33, 15), (1, 3, 1)
+    for shape in pictures:
+        arrays = [normal(*shape), normal(shape[1]), normal(shape[1] + 0)]
+        cases[f"instance {shape}"] = norm.InstanceNormalization(), arrays
     for shape in ((2, 17, 5, 7), (1, 3, 1, 1), (3, 16, 20)):
         parameters = [normal(shape[1]) for _ in range(3)] + [normal(shape[1]) ** 2]
         cases[f"batch {shape}"] = norm.BatchNormalization(), [normal(*shape), *parameters]
@@ -82,7 +83,8 @@ def reductions() -> dict[str, tuple[Op, list[Array]]]:
             name = f"{kind.__name__} {shape} {axes}"
             cases[name] = kind(keepdims=len(axes) % 2), [normal(*shape), ints(*axes)]
         cases[f"{kind.__name__} all"] = kind(), [normal(100, 33)]
-    for shape in shapes:
+        cases[f"{kind.__name__} of rows"] = kind(), [normal(2, 17, 13), ints(2)]
+    for shape in (*shapes, (2, 17, 13), (1, 3, 1)):
         cases[f"global average {shape}"] = GlobalAveragePool(), [normal(*shape)]
         cases[f"global maximum {shape}"] = GlobalMaxPool(), [normal(*shape)]
     return cases
@@ -121,6 +123,7 @@ def moves() -> dict[str, tuple[Op, list[Array]]]:
         cases[f"concat {axis}"] = Concat(axis), [x, 2 * x, 3 * x]
         cases[f"split {axis}"] = Split(1, axis), [x, ints(x.shape[axis])]
     cases["split pieces"] = Split(3, 1), [x, ints(5, 7, 8)]
+    cases["concat channels"] = Concat(1), [normal(2, 32, 5), normal(2, 16, 5), normal(2, 3, 5)]
     cases["concat bytes"] = Concat(1), [x > 0, x > 1]
     for shape, target in (((1, 5, 1), (4, 1, 7)), ((3, 1), (3, 100)), ((1,), (2, 17)), ((), (33,))):
         cases[f"expand {shape} {target}"] = Expand(), [normal(*shape), ints(*target)]
@@ -162,6 +165,9 @@ def resizes() -> dict[str, tuple[Op, list[Array]]]:
             op,
             [normal(1, 3, 5, 13), none, none, sizes],
         )
+        for factor in (2, 0.7):
+            row = [normal(2, 17, 13), none, np.array([1, 1, factor], dtype=np.float32)]
+            cases[f"resize {mode} {coordinates} {nearest} rows {factor}"] = op, row
     scales = np.array([0.3, 0.4], dtype=np.float32)
     smooth = Resize("linear", antialias=1, axes=(2, 3))
     cases["resize antialiased"] = smooth, [normal(1, 3, 30, 300), none, scales]
@@ -190,6 +196,11 @@ def transposed_convolutions() -> dict[str, tuple[Op, list[Array]]]:
         (1, 4, 4, (1, 1), (7, 7), {}),
         (1, 4, 4, (3, 40), (4, 4), {"strides": (4, 4)}),
         (1, 4, 4, (3, 5), (3, 3), {"strides": (2, 2), "auto_pad": "SAME_UPPER"}),
+        (2, 17, 3, (13,), (4,), {"strides": (2,), "pads": (1, 1)}),
+        (1, 16, 33, (7,), (5,), {"strides": (3,), "pads": (0, 2), "output_padding": (1,)}),
+        (3, 15, 16, (29,), (16,), {"strides": (8,), "pads": (4, 4)}),
+        (1, 3, 1, (14,), (3,), {"dilations": (2,)}),
+        (1, 4, 4, (1,), (1,), {}),
     ):
         op = ConvTranspose(**attributes)  # type: ignore[arg-type]
         arrays = [normal(n, c, *size), normal(c, k, *kernel), normal(k)]

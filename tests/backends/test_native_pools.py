@@ -29,6 +29,14 @@ PARAMETERS = {
     "halo": (0, 2),
 }
 
+ROWS = PARAMETERS | {
+    "kernel": ((1,), (2,), (3,), (5,)),
+    "strides": ((1,), (2,), (4,)),
+    "pads": ((), (0, 1), (1, 1), (2, 0), (3, 3), "SAME_LOWER"),
+    "height": (1,),
+}
+"""One spatial axis."""
+
 
 def _pool(case: Case) -> MaxPool | AveragePool:
     attributes = {"strides": case["strides"], "ceil_mode": case["ceil_mode"]}
@@ -40,10 +48,15 @@ def _pool(case: Case) -> MaxPool | AveragePool:
     return pool
 
 
+def _spatial(case: Case) -> tuple[int, ...]:
+    both: tuple[int, ...] = case["height"], case["width"]
+    return both[-len(case["kernel"]) :]
+
+
 def fits(case: Case) -> bool:
     """Whether the window fits, and its padding is not a thing of two answers."""
     try:
-        _pool(case).window((case["height"], case["width"]))
+        _pool(case).window(_spatial(case))
     except ShapeError:
         return False
     return not (case["kind"] is AveragePool and case["padding_counts"] and case["ceil_mode"])
@@ -53,10 +66,13 @@ def shown(case: Case) -> str:
     return "-".join(getattr(value, "__name__", str(value)) for value in case.values())
 
 
-@pytest.mark.parametrize("case", pairwise(PARAMETERS, fits), ids=shown)
+CASES = [*pairwise(PARAMETERS, fits), *pairwise(ROWS, fits)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=shown)
 def test_odd_shapes_of_pools(case: Case) -> None:
     op = _pool(case)
-    shape = case["batch"], case["channels"], case["height"], case["width"]
+    shape = case["batch"], case["channels"], *_spatial(case)
     x = np.random.default_rng(prod(shape)).standard_normal(shape).astype(np.float32)
     value = Value(type_of(x))
     task = Task(op, (value,), op.infer(value)[:1])

@@ -221,6 +221,17 @@ def test_calibrate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert invoke("calibrate", "tpu").exit_code == 2
 
 
+def test_calibrate_times_tiles_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if load_backend("numba").check() is not None:
+        pytest.skip(f"numba: {load_backend('numba').check()}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("mnnpy.runtime.calibration.calibrate", lambda backend, progress: {})
+    lines = [line.split() for line in succeed("calibrate", "numba").splitlines()]
+    (kept,) = (tmp_path / "mnnpy" / "tiles").iterdir()
+    for rows, vectors, rate in json.loads(kept.read_text()):
+        assert [f"{rows}", "x", f"{vectors}", f"{rate * 1e-9:.3g}"] in lines
+
+
 def test_search_and_use_the_plan(tmp_path: Path) -> None:
     config = tmp_path / "quick.yaml"
     config.write_text(

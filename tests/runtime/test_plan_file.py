@@ -33,7 +33,7 @@ from mnnpy.runtime.ops.activation import LeakyRelu, Relu
 from mnnpy.runtime.ops.elementwise import Add
 from mnnpy.runtime.ops.fused import Copy, Fused
 from mnnpy.runtime.plan_file import load_plan, plan_to_json, save_plan
-from mnnpy.runtime.preinference.plan import MemoryPlan, Plan, Slot, Step
+from mnnpy.runtime.preinference.plan import MemoryPlan, Parts, Plan, Slot, Step
 from mnnpy.runtime.session import Session
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "digits.onnx"
@@ -107,7 +107,9 @@ def rich_plan() -> Plan:
         "o": OptionalType(None),
     }
     versions = {"mnnpy": "0.1.0", "numpy": "2"}
-    return Plan("0123", inputs, {"y": "y@gpu"}, steps, memory, frozenset("so"), False, versions)
+    parts = Parts(4, 2, ((1, 0.25), (4, math.inf)), "it may mix samples")
+    outputs, objects = {"y": "y@gpu"}, frozenset("so")
+    return Plan("0123", inputs, outputs, steps, memory, objects, False, versions, parts)
 
 
 def without_costs(data: Any) -> Any:

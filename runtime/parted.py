@@ -1,0 +1,136 @@
+"""Running a batch part by part, with parts side by side on several threads."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mnnpy.runtime.contracts import Backend
+from mnnpy.runtime.execution import Executable, PackedWeights, Progress
+from mnnpy.runtime.graph.types import Array
+from mnnpy.runtime.preinference.planner import Planned
+
+
+class PartedExecutable:
+    """A plan of one part of a batch, bound once per lane; :meth:`run` runs all parts.
+
+    Lanes share packed weights. Each has a thread, arenas of its own, and takes the next part when
+    it is done with one. Nothing waits within a part, and threads without a run sleep.
+    """
+
+    rest = None
+
+    def __init__(
+        self,
+        planned: Planned,
+        backends: Sequence[Backend],
+        packed: PackedWeights,
+        threads: int | None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.plan = planned.plan
+        lanes = self.plan.parts.lanes
+        given = (planned, backends, packed, threads if lanes == 1 else 1)
+        self._lanes = [
+            Executable(*given, progress and _share(progress, lane, lanes)) for lane in range(lanes)
+        ]
+        self._outputs = {
+            name: planned.values[held].tensor for name, held in self.plan.outputs.items()
+        }
+
+    @property
+    def first(self) -> Executable:
+        """What the first part runs on: to look at the steps of one part."""
+        return self._lanes[0]
+
+    def part(self, arrays: Mapping[str, Array], index: int) -> dict[str, Array]:
+        """One part of every array, as views."""
+        count = self.plan.parts.count
+        return {
+            name: array[index * len(array) // count : (index + 1) * len(array) // count]
+            for name, array in arrays.items()
+        }
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
+        """Execute on checked feeds; the outputs belong to the caller.
+
+        Raises
+        ------
+        ExecutionError
+            Where a step fails; names it.
+        """
+        outputs = {
+            name: np.empty((int(t.shape[0]) * self.plan.parts.count, *t.shape[1:]), t.dtype)
+            for name, t in self._outputs.items()
+        }
+        batch = _Batch(self, feeds, outputs)
+        with self.first.entered():
+            helping = [
+                _helpers(os.getpid()).submit(batch.take_parts, lane) for lane in self._lanes[1:]
+            ]
+            try:
+                batch.take_parts(self.first)
+            finally:
+                batch.left.clear()
+                wait([helper for helper in helping if not helper.cancel()])
+        for index, error in batch.failures:
+            self.first.explain_failure(self.part(feeds, index), error)
+        return outputs
+
+
+class _Batch:
+    """One run: its parts that are not yet taken, and what went wrong."""
+
+    def __init__(
+        self, owner: PartedExecutable, feeds: Mapping[str, Array], outputs: Mapping[str, Array]
+    ) -> None:
+        self._owner, self._feeds, self._outputs = owner, feeds, outputs
+        self.left = deque(range(owner.plan.parts.count))
+        self.failures: list[tuple[int, Exception]] = []
+
+    def take_parts(self, lane: Executable) -> None:
+        """Run parts on a lane until none is left, or one has failed."""
+        with np.errstate(all="ignore"):
+            while not self.failures:
+                try:
+                    index = self.left.popleft()
+                except IndexError:
+                    return
+                try:
+                    lane.execute(self._owner.part(self._feeds, index))
+                    lane.write_outputs(self._owner.part(self._outputs, index))
+                except Exception as error:
+                    self.failures.append((index, error))
+
+
+def _share(progress: Progress, lane: int, lanes: int) -> Progress:
+    """The progress of binding one lane, told as part of binding all."""
+    return lambda fraction, now: progress((lane + fraction) / lanes, now)
+
+
+@cache
+def _helpers(process: int) -> ThreadPoolExecutor:
+    """Threads for the lanes after the first, of all sessions of a process."""
+    return ThreadPoolExecutor(os.cpu_count(), "mnnpy-part")
+
+
+Bound: TypeAlias = Executable | PartedExecutable
+"""A plan that is bound to memory."""
+
+
+def bind_plan(
+    planned: Planned,
+    backends: Sequence[Backend],
+    packed: PackedWeights,
+    threads: int | None,
+    progress: Progress | None = None,
+) -> Bound:
+    """Bind a plan of a whole, or of a part."""
+    kind = Executable if planned.plan.parts.count == 1 else PartedExecutable
+    return kind(planned, backends, packed, threads, progress)
