@@ -89,6 +89,7 @@ class NumbaBackend(host_memory.HostMemory):
             NormalizePlanes,
             NormalizeRows,
         )
+        from mnnpy.backends.numba_cpu.pad import PadPlanes
         from mnnpy.backends.numba_cpu.pooling import PoolWindow
         from mnnpy.backends.numba_cpu.recurrent import RecurrentSteps
         from mnnpy.backends.numba_cpu.reductions import ReduceLines, ReducePlanes
@@ -114,7 +115,7 @@ class NumbaBackend(host_memory.HostMemory):
             ),
             *(SoftmaxLines, NormalizeRows, NormalizeGroups, NormalizePlanes),
             *(ReduceLines, ReducePlanes),
-            *(NormalizeBatch, ResizePlanes, MoveElements, CastElements),
+            *(NormalizeBatch, ResizePlanes, PadPlanes, MoveElements, CastElements),
             *(ConvTransposedDirect, RecurrentSteps),
             *(ConcatBlocks, ElementwiseVectors, ViewInPlace, LayoutCopy),
         )

@@ -93,7 +93,7 @@ class ConvStrassen(ConvolutionKernel):
         matrix[:, : g.k] = w[:paired, :, 0, 0].T
         bias = None if anchored.bias is None else task.known(anchored.bias)
         width = int(dict(config)["vectors"]) * lanes
-        packed = pack_factors(matrix, width, g.output[0] % 2), pack_bias(bias, g.k, lanes)
+        packed = pack_factors(matrix, lanes, width, g.output[0] % 2), pack_bias(bias, g.k, lanes)
         return packed if g.k <= paired else (*packed, pack_weights(w[paired:], lanes, lanes))
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_start
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
+from mnnpy.backends.numba_cpu.lines import shuffled
 from mnnpy.backends.numba_cpu.pictures import is_picture
+from mnnpy.backends.numba_cpu.strided_copy import exchanges
 from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task
 from mnnpy.runtime.graph.types import FLOAT32, Array, TensorType
 from mnnpy.runtime.ops.fused import Copy
@@ -75,9 +77,15 @@ class RowCopy:
         target = row_start(f, y, self.y, image, f.divide(channel, self.y.lanes)[0], row)
         if self.x.lanes == self.y.lanes:
             self._run(f, source, target)
+        elif self.x.c % self.step == 0:
+            self._turn(f, source, target, self.step)
         else:
-            count = f.minimum(self.step, f.sub(self.x.c, channel))
-            f.loop(count, lambda lane: self._lane(f, source, target, lane))
+            last = self.x.c // self.step
+            f.when(f.compare("ne", block, last), lambda: self._turn(f, source, target, self.step))
+            f.when(
+                f.compare("eq", block, last),
+                lambda: self._turn(f, source, target, self.x.c % self.step),
+            )
         if self.y.lanes == self.lanes:
             clear_halo(f, self.y, target, row)
         elif self.y.halo:
@@ -98,22 +106,44 @@ class RowCopy:
             place = str(full * f.lanes)
             f.store_lanes(f.load_lanes(f.at(source, place), tail), f.at(target, place), tail)
 
-    def _lane(self, f: Function, source: Value, target: Value, lane: Value) -> None:
-        """One channel of a block."""
-        first_x, first_y = (
-            self._lane_start(f, source, self.x, lane),
-            self._lane_start(f, target, self.y, lane),
+    def _turn(self, f: Function, source: Value, target: Value, channels: int) -> None:
+        """A row of so many channels, from rows of their own into a block or back: as many pixels
+        as a vector has lanes are transposed in registers.
+        """
+        full, tail = divmod(self.x.w, f.lanes)
+        if full:
+            f.loop(
+                full,
+                lambda i: self._tile(f, source, target, channels, f.mul(i, f.lanes), f.lanes),
+            )
+        if tail:
+            self._tile(f, source, target, channels, str(full * f.lanes), tail)
+
+    def _tile(
+        self, f: Function, source: Value, target: Value, channels: int, first: Value, pixels: int
+    ) -> None:
+        places, targets = (
+            self._places(f, start, t, channels, first, pixels)
+            for start, t in ((source, self.x), (target, self.y))
         )
-
-        def move(pixel: Value) -> None:
-            value = f.load(f.at(first_x, f.mul(pixel, self.x.lanes)))
-            f.store(value, f.at(first_y, f.mul(pixel, self.y.lanes)))
-
-        f.loop(self.x.w, move)
+        vectors = [f.load_lanes(*place) for place in places]
+        vectors += [f.constant(0.0)] * (f.lanes - len(vectors))
+        for row, other, *kept in exchanges(f.lanes):
+            pair = vectors[row], vectors[other]
+            vectors[row], vectors[other] = (shuffled(f, *pair, lanes) for lanes in kept)
+        for vector, place in zip(vectors, targets, strict=False):
+            f.store_lanes(vector, *place)
 
     @staticmethod
-    def _lane_start(f: Function, row: Value, t: Blocked, lane: Value) -> Value:
-        return f.at(row, lane if t.lanes > 1 else f.mul(lane, t.plane))
+    def _places(
+        f: Function, row: Value, t: Blocked, channels: int, first: Value, pixels: int
+    ) -> list[tuple[Value, int]]:
+        """Where a tile's vectors lie and how many lanes count: pixels of a block, or runs of rows."""
+        if t.lanes > 1:
+            start = f.at(row, f.mul(first, t.lanes))
+            return [(f.at(start, pixel * t.lanes), t.lanes) for pixel in range(pixels)]
+        start = f.at(row, first)
+        return [(f.at(start, channel * t.plane), pixels) for channel in range(channels)]
 
     def _clear_plain_halo(
         self, f: Function, y: Value, image: Value, channel: Value, row: Value

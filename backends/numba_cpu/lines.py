@@ -145,19 +145,20 @@ class Line:
         if count == self.lanes or not self.across:
             return value
         lanes = [lane if lane < count else lane + self.lanes for lane in range(self.lanes)]
-        return _shuffled(f, value, f.constant(neutral), lanes)
+        return shuffled(f, value, f.constant(neutral), lanes)
 
     def _across(self, f: Function, value: Value, combine: Combine) -> Value:
         """All lanes combined, in every lane."""
         distance = self.lanes // 2
         while distance:
-            swapped = _shuffled(f, value, "poison", [k ^ distance for k in range(self.lanes)])
+            swapped = shuffled(f, value, "poison", [k ^ distance for k in range(self.lanes)])
             value = combine(f, value, swapped)
             distance //= 2
         return value
 
 
-def _shuffled(f: Function, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+def shuffled(f: Function, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+    """Lanes of two vectors, numbered through."""
     mask = f"<{f.lanes} x i32> <{', '.join(f'i32 {lane}' for lane in lanes)}>"
     return f.emit(f"shufflevector {f.vector} {a}, {f.vector} {b}, {mask}")
 

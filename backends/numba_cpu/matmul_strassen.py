@@ -67,7 +67,7 @@ class MatMulStrassen(MatMulPacked):
         assert b is not None
         matrix = b.T if isinstance(anchored.task.op, Gemm) and anchored.task.op.transB else b
         last = self._matrix(task)[0] % (2 * int(options["rows"]))
-        packed = pack_factors(matrix, int(options["vectors"]) * self.lanes, last)
+        packed = pack_factors(matrix, self.lanes, int(options["vectors"]) * self.lanes, last)
         bias = None if anchored.bias is None else task.known(anchored.bias)
         row = None if bias is None else bias.reshape(-1)
         return packed, pack_bias(row, matrix.shape[1], self.lanes)

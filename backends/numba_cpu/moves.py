@@ -7,7 +7,7 @@ every operator.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -22,7 +22,16 @@ from mnnpy.runtime.ops.blocks import DepthToSpace, SpaceToDepth
 from mnnpy.runtime.ops.indexing import Gather
 from mnnpy.runtime.ops.shape_math import as_ints, normalize_axis
 from mnnpy.runtime.ops.shaping import Transpose
-from mnnpy.runtime.ops.slicing import Concat, Expand, Pad, Slice, Split, Tile, pad_borders
+from mnnpy.runtime.ops.slicing import (
+    Concat,
+    Expand,
+    Pad,
+    Slice,
+    Split,
+    Tile,
+    pad_borders,
+    padded_places,
+)
 
 ITEMSIZES = (1, 2, 4, 8)
 """Bytes of an element that strided copies take."""
@@ -32,6 +41,9 @@ _MOST_RUNS = 64
 
 Pair: TypeAlias = tuple[Array, Array]
 """Views of equal shape: where elements go, and where they come from."""
+
+Border: TypeAlias = tuple[int, int, int]
+"""An axis, and how many elements are added before and behind it."""
 
 Pairs: TypeAlias = Callable[[Op, Buffers], Sequence[Pair]]
 
@@ -60,41 +72,83 @@ def _gathered(op: Op, buffers: Buffers) -> list[Pair]:
     before = (slice(None),) * axis
     y = buffers.outputs[0].reshape(*x.shape[:axis], indices.size, *x.shape[axis + 1 :])
     pairs, done = [], 0
-    for run in _runs(indices, x.shape[axis]):
-        last = run[-1] + run.step
-        source = slice(run[0], None if last < 0 else last, run.step)
-        target = slice(done, done + len(run))
-        pairs.append((y[(*before, target)], x[(*before, source)]))
-        done += len(run)
+    for run in _runs(indices % x.shape[axis]):
+        target = slice(done, done + run.count)
+        pairs.append((y[(*before, target)], run.of(x, axis)))
+        done += run.count
     return pairs
 
 
-def _runs(indices: Array, size: int) -> list[range]:
-    """Indices, counted from the front, as ranges one after another."""
-    runs: list[range] = []
-    for place in (int(index) % size for index in indices.reshape(-1)):
-        run = runs[-1] if runs else range(0)
-        step = place - run[-1] if run else 0
-        if run and step and (len(run) == 1 or step == run.step):
-            runs[-1] = range(run[0], place + (1 if step > 0 else -1), step)
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Places on an axis, equally far apart; or one place some times."""
+
+    first: int
+    step: int
+    count: int
+
+    def of(self, x: Array, axis: int) -> Array:
+        """A view of the elements there."""
+        last = self.first + self.step * self.count
+        cut = slice(self.first, last if last >= 0 else None, self.step)
+        if not self.step:
+            cut = slice(self.first, self.first + 1)
+        shape = (*x.shape[:axis], self.count, *x.shape[axis + 1 :])
+        return np.broadcast_to(x[(slice(None),) * axis + (cut,)], shape)
+
+
+def _runs(places: Array) -> list[_Run]:
+    """Places as runs one after another."""
+    runs: list[_Run] = []
+    for place in places.reshape(-1).tolist():
+        run = runs[-1] if runs else _Run(place, 0, 0)
+        step = place - run.first if run.count == 1 else run.step
+        if run.count and place == run.first + step * run.count:
+            runs[-1] = _Run(run.first, step, run.count + 1)
         else:
-            runs.append(range(place, place + 1))
+            runs.append(_Run(place, 0, 1))
     return runs
 
 
 def _padded(op: Op, buffers: Buffers) -> list[Pair]:
-    """The inside, and for every axis a slab on each side of what the axes before left over."""
+    assert isinstance(op, Pad)
     x, pads, value, axes = (*buffers.inputs, None, None)[:4]
-    y = buffers.outputs[0]
     assert x is not None and pads is not None
+    given = None if axes is None else as_ints(axes)
+    borders = [
+        (axis, int(low), int(high)) for axis, low, high in pad_borders(as_ints(pads), given, x.ndim)
+    ]
+    if op.mode == "constant":
+        return _surrounded(buffers.outputs[0], x, borders, value)
+    return _continued(op.mode, buffers.outputs[0], x, borders)
+
+
+def _surrounded(y: Array, x: Array, borders: Sequence[Border], value: Array | None) -> list[Pair]:
+    """The inside, and for every axis a slab on each side of what the axes before left over."""
     filling = np.zeros((), dtype=y.dtype) if value is None else value.reshape(())
     pairs, inside = [], y
-    which = None if axes is None else as_ints(axes)
-    for axis, low, high in pad_borders(as_ints(pads), which, y.ndim):
-        cuts = [int(low), inside.shape[axis] - int(high)]
+    for axis, low, high in borders:
+        cuts = [low, inside.shape[axis] - high]
         before, middle, after = np.split(inside, cuts, axis=axis)
         pairs += [(slab, np.broadcast_to(filling, slab.shape)) for slab in (before, after)]
         inside = middle
+    return [(inside, x), *pairs]
+
+
+def _continued(mode: str, y: Array, x: Array, borders: Sequence[Border]) -> list[Pair]:
+    """The inside, then for every axis, the last one first, slabs of what ``y`` holds by then."""
+    pairs, inside = [], y
+    for axis, low, high in borders:
+        outer, size = inside, x.shape[axis]
+        inside = outer[(slice(None),) * axis + (slice(low, low + size),)]
+        places = low + padded_places(np, size, (low, high), mode)
+        slabs = []
+        for start, stop in ((0, low), (low + size, low + size + high)):
+            for run in _runs(places[start:stop]):
+                target = _Run(start, 1, run.count).of(outer, axis)
+                slabs.append((target, run.of(outer, axis)))
+                start += run.count
+        pairs = [*slabs, *pairs]
     return [(inside, x), *pairs]
 
 
@@ -151,13 +205,18 @@ def _unfit_gather(task: Task) -> str | None:
     size = int(x.shape[normalize_axis(op.axis, x.rank)])
     if indices.size and not -size <= indices.min() <= indices.max() < size:
         return "an index is out of range"
-    runs = len(_runs(indices, size))
+    runs = len(_runs(indices % size))
     return f"{runs} runs of indices" if runs > _MOST_RUNS else None
 
 
-def _cuts_off(task: Task) -> bool:
+def _unfit_pad(task: Task) -> str | None:
     pads = task.known(1)
-    return pads is None or bool((pads < 0).any())
+    assert isinstance(task.op, Pad)
+    if pads is None or (pads < 0).any():
+        return "cuts elements off"
+    if task.op.mode != "constant" and not task.tensor(0).size:
+        return "there is nothing to repeat"
+    return None
 
 
 class MoveElements(NativeKernel):
@@ -180,9 +239,7 @@ class MoveElements(NativeKernel):
             return "where elements go is not constant"
         if isinstance(task.op, Gather):
             return _unfit_gather(task)
-        if isinstance(task.op, Pad) and (task.op.mode != "constant" or _cuts_off(task)):
-            return "pads with other elements of the input, or cuts some off"
-        return None
+        return _unfit_pad(task) if isinstance(task.op, Pad) else None
 
     def work(self, task: Task, config: Config) -> Work:
         written = sum(task.output(index).nbytes for index in range(len(task.outputs)))

@@ -58,13 +58,11 @@ class ResizePlanes(NativeKernel):
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         x, y = buffers.inputs[0], buffers.outputs[0]
         assert x is not None
-        places = Blocked.of(task.tensor(0), x), Blocked.of(task.output(), y)
         *vertical, columns = (_taps(task, axis) for axis in range(2, task.output().rank))
-        rows = vertical[0] if vertical else _Taps.same()
-        resize = _Resize(*places, rows.count, columns.count)
-        offsets = rows.places * places[0].row, columns.places * places[0].lanes
-        arrays = [x, y, *offsets, rows.weights, columns.weights]
-        return self.call(resize.ir(), arrays, resize.y.n * resize.y.blocks * resize.y.h)
+        rows = vertical[0] if vertical else Taps.same()
+        places = Blocked.of(task.tensor(0), x), Blocked.of(task.output(), y)
+        tapped = TappedRows(*places, rows.count, columns.count)
+        return self.call(tapped.ir(), tapped.arrays(x, y, rows, columns), tapped.units)
 
 
 def _resized(task: Task) -> list[ResizedAxis]:
@@ -80,23 +78,28 @@ def _resized(task: Task) -> list[ResizedAxis]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Taps:
+class Taps:
     """For each output pixel of an axis the input pixels (int64) and their weights (float32)."""
 
     places: Array
     weights: Array
 
     @staticmethod
-    def same() -> _Taps:
+    def same() -> Taps:
         """Of an axis of one pixel."""
-        return _Taps(np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.float32))
+        return Taps.single(np.zeros(1))
+
+    @staticmethod
+    def single(places: Array) -> Taps:
+        """One pixel for each."""
+        return Taps(places.astype(np.int64)[:, None], np.ones((places.size, 1), dtype=np.float32))
 
     @property
     def count(self) -> int:
         return int(self.places.shape[1])
 
 
-def _taps(task: Task, axis: int) -> _Taps:
+def _taps(task: Task, axis: int) -> Taps:
     """The matrix of an axis, sparse; rows of fewer taps are filled up with weights of zero."""
     op = task.op
     assert isinstance(op, Resize)
@@ -118,7 +121,7 @@ def _taps(task: Task, axis: int) -> _Taps:
     return _table(sizes[1], *map(np.concatenate, (rows, columns, weights)))
 
 
-def _table(output: int, rows: Array, columns: Array, weights: Array) -> _Taps:
+def _table(output: int, rows: Array, columns: Array, weights: Array) -> Taps:
     """(row, column, weight) triples as a table of equally many taps per row."""
     order = np.lexsort((columns, rows))
     rows, columns, weights = rows[order], columns[order], weights[order]
@@ -129,12 +132,12 @@ def _table(output: int, rows: Array, columns: Array, weights: Array) -> _Taps:
     places = np.repeat(columns[np.minimum(first, columns.size - 1)][:, None], width, axis=1)
     table = np.zeros((output, width), dtype=np.float32)
     places[rows, nth], table[rows, nth] = columns, weights
-    return _Taps(places.astype(np.int64), table)
+    return Taps(places.astype(np.int64), table)
 
 
 @dataclass(frozen=True, slots=True)
-class _Resize:
-    """Everything that the code depends on; one unit is a row of one channel block.
+class TappedRows:
+    """Weighted sums of an input's pixels; one unit is a row of one channel block.
 
     Parameters
     ----------
@@ -145,6 +148,15 @@ class _Resize:
     y: Blocked
     rows: int
     columns: int
+
+    @property
+    def units(self) -> int:
+        return self.y.n * self.y.blocks * self.y.h
+
+    def arrays(self, x: Array, y: Array, rows: Taps, columns: Taps) -> list[Array]:
+        """What the code reads and writes, in order."""
+        offsets = rows.places * self.x.row, columns.places * self.x.lanes
+        return [x, y, *offsets, rows.weights, columns.weights]
 
     def ir(self) -> str:
         module = Module(self.y.lanes)

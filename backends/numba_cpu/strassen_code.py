@@ -36,19 +36,23 @@ def strassen_calls(kernel: NativeKernel, p: Strassen, arrays: Sequence[Array]) -
     products = kernel.call(product_code(p), arrays, p.units)
     if p.near:
         return [products]
-    return [kernel.call(sums_code(p), arrays[:2], p.images * p.pairs), products]
+    return [kernel.call(sums_code(p), arrays[:2], p.depth * p.images * p.pairs), products]
 
 
 def sums_code(p: Strassen) -> str:
-    """Code that makes the sums of all rows from (x, s); one unit is a pair of rows."""
+    """Code that makes the sums of all rows from (x, s).
+
+    One unit is a pair of rows of a pair of blocks, blocks last: threads sum what they have written.
+    """
     module = Module(p.lanes)
     f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
     x, s = f.argument("%args", 0), f.argument("%args", 1)
 
     def unit(index: Value) -> None:
-        image, pair = f.divide(index, p.pairs)
+        block, place = f.divide(index, p.images * p.pairs)
+        image, pair = f.divide(place, p.pairs)
         row = _row(f, x, p.x, image, pair)
-        _make_sums(p, f, row, f.at(s, f.mul(index, p.pair_sums)))
+        _make_sums(p, f, block, row, f.at(s, f.mul(place, p.pair_sums)))
 
     f.loop("%end", unit, start="%begin")
     f.finish()
@@ -84,7 +88,8 @@ def product_code(p: Strassen) -> str:
             )
 
         def pairs() -> None:
-            _make_sums(p, f, _row(f, x, p.x, image, pair), scratch)
+            row = _row(f, x, p.x, image, pair)
+            f.loop(str(p.depth), lambda block: _make_sums(p, f, block, row, scratch))
             all_groups("pair", pair)
 
         pairs_or_last(pair, pairs, lambda: all_groups("last", 2 * p.pairs))
@@ -105,31 +110,26 @@ def product_code(p: Strassen) -> str:
     return str(module)
 
 
-def _make_sums(p: Strassen, f: Function, x: Value, target: Value) -> None:
-    """S1 = a21 + a22, S2 = S1 - a11, S3 = a11 - a21, S4 = a12 - S2 of a pair of rows."""
-    right, down = p.depth * p.x.block, p.pairs * p.x.row
-    size = p.pair_sums // SUMS
+def _make_sums(p: Strassen, f: Function, block: Value, x: Value, target: Value) -> None:
+    """S1 = a21 + a22, S2 = S1 - a11, S3 = a11 - a21, S4 = a12 - S2 of a pair of rows and blocks."""
+    right, down = p.x.block, p.pairs * p.x.row
+    source = f.at(x, f.mul(block, 2 * p.x.block))
+    place = f.at(target, f.mul(block, p.width * p.lanes))
 
-    def block(index: Value) -> None:
-        source = f.at(x, f.mul(index, p.x.block))
-        place = f.at(target, f.mul(index, p.width * p.lanes))
+    def pixel(index: Value) -> None:
+        first = f.at(source, f.mul(index, p.x.pixel))
+        a11, a12, a21, a22 = (
+            f.load_vector(f.at(first, offset)) for offset in (0, right, down, right + down)
+        )
+        s1 = f.arithmetic("fadd", a21, a22)
+        s2 = f.arithmetic("fsub", s1, a11)
+        s3 = f.arithmetic("fsub", a11, a21)
+        s4 = f.arithmetic("fsub", a12, s2)
+        to = f.at(place, f.mul(index, p.lanes))
+        for number, total in enumerate((s1, s2, s3, s4)):
+            f.store_vector(total, f.at(to, number * p.pair_sums // SUMS), 4 * p.lanes)
 
-        def pixel(index: Value) -> None:
-            first = f.at(source, f.mul(index, p.x.pixel))
-            a11, a12, a21, a22 = (
-                f.load_vector(f.at(first, offset)) for offset in (0, right, down, right + down)
-            )
-            s1 = f.arithmetic("fadd", a21, a22)
-            s2 = f.arithmetic("fsub", s1, a11)
-            s3 = f.arithmetic("fsub", a11, a21)
-            s4 = f.arithmetic("fsub", a12, s2)
-            to = f.at(place, f.mul(index, p.lanes))
-            for number, total in enumerate((s1, s2, s3, s4)):
-                f.store_vector(total, f.at(to, number * size), 4 * p.lanes)
-
-        f.loop(str(p.width), pixel)
-
-    f.loop(str(p.depth), block)
+    f.loop(str(p.width), pixel)
 
 
 def _put(
@@ -139,7 +139,7 @@ def _put(
     place: tuple[Value, Value, Value | int],
     pointers: Sequence[Value],
 ) -> None:
-    """A pair of rows, or a last row, of one group of both halves of the output.
+    """A pair of rows, or a last row, of one pair of groups of blocks of the output.
 
     ``place`` is (image, group, upper row); ``pointers`` are that row of the input, the sums of
     the pair, then weights, bias, output and added tensors from their start.
@@ -150,10 +150,10 @@ def _put(
     step = PRODUCTS * p.fetched * LINE * p.depth
     full, tail = divmod(p.width if kind == "pair" else p.last, p.height)
     coming = f.at(f.at(weights, p.panel), f.mul(row, p.tiles * step))
-    bias = f.at(bias, f.mul(group, p.vectors * p.lanes))
+    bias = f.at(bias, f.mul(group, 2 * p.vectors * p.lanes))
     grids = (p.y, *p.residuals)
     starts = [
-        f.at(_row(f, pointer, grid, image, row), f.mul(group, p.vectors * grid.block))
+        f.at(_row(f, pointer, grid, image, row), f.mul(group, 2 * p.vectors * grid.block))
         for pointer, grid in zip(written, grids, strict=True)
     ]
 
@@ -180,26 +180,26 @@ def _row(f: Function, base: Value, grid: Grid, image: Value, row: Value | int) -
     return f.at(f.at(f.at(base, f.mul(image, grid.image)), f.mul(row, grid.row)), grid.origin)
 
 
-def pack_factors(b: Array, width: int, last: int) -> Array:
-    """A (k, n) matrix's second factors as (panels of ``width`` columns of a half, factors, k / 2,
-    width); ``last`` as in :class:`Strassen`.
+def pack_factors(b: Array, lanes: int, width: int, last: int) -> Array:
+    """A (k, n) matrix's second factors as (groups, factors, k / 2, width), for blocks of ``lanes``
+    terms and groups of ``width`` columns; ``last`` as in :class:`Strassen`.
     """
-    k, n = b.shape[0] // 2, b.shape[1] // 2
+    k, n = b.shape
     count = factors(last)
-    packed = aligned_floats((n // width, count, k, width))
-    for index, factor in enumerate(_second_factors(b)[:count]):
-        packed[:, index] = factor.reshape(k, -1, width).transpose(1, 0, 2)
+    packed = aligned_floats((n // (2 * width), count, k // 2, width))
+    blocks = b.reshape(-1, 2, lanes, len(packed), 2, width).transpose(1, 4, 3, 0, 2, 5)
+    for index, factor in enumerate(_second_factors(blocks)[:count]):
+        packed[:, index] = factor.reshape(len(packed), -1, width)
     return packed
 
 
 def _second_factors(b: Array) -> tuple[Array, ...]:
-    """Those of the seven products, in the order of the tile, and b12.
+    """Those of the seven products, in the order of the tile, and b12; ``b[i, j]`` are quarters.
 
     They are b11, b21, T2, T3, -T4, T1, b22 with T1 = b12 - b11, T2 = b22 - T1, T3 = b22 - b12 and
     T4 = T2 - b21.
     """
-    k, n = b.shape[0] // 2, b.shape[1] // 2
-    b11, b12, b21, b22 = b[:k, :n], b[:k, n:], b[k:, :n], b[k:, n:]
+    (b11, b12), (b21, b22) = b
     t1 = b12.astype(np.float64) - b11
     t2 = b22 - t1
     return b11, b21, t2, b22 - b12, b21 - t2, t1, b22, b12

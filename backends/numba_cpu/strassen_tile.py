@@ -2,10 +2,11 @@
 
 Source: V. Strassen, *Gaussian elimination is not optimal*, 1969, in S. Winograd's form with
 fifteen additions. Rows come in pairs, one of the upper and one of the lower half (a1, a2); terms
-and columns are halved by blocks. Four sums of quarters of the input are made ahead of the products,
-those of the weights are packed, and all others happen in registers. A last row without a partner is
-multiplied by the quarters of the weights themselves. What is not a number, or infinite, in a row
-reaches its partner.
+and columns come in pairs of neighbouring blocks, so that threads which share columns write what
+they read next. Four sums of quarters of the input are made ahead of the products, those of the
+weights are packed, and all others happen in registers. A last row without a partner is multiplied
+by the quarters of the weights themselves. What is not a number, or infinite, in a row reaches its
+partner.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class Strassen:
     ----------
     pairs, width : of rows of an image, and pixels of each row.
     last : pixels of a last row without a partner; 0 where there is none.
-    depth : blocks of terms of a half.
-    groups : of ``vectors`` blocks of columns, in a half.
+    depth : pairs of blocks of terms.
+    groups : pairs of ``vectors`` blocks of columns.
     height : pixels per tile.
     near : whether a pair of rows passes all weights, which stay in a near cache; else a group's
         weights pass all rows, and the sums of all rows are made before (``s``).
@@ -127,8 +128,8 @@ class Strassen:
         return self.x.pixel, self.lanes, self.y.pixel, *(grid.pixel for grid in self.residuals)
 
     def quarter(self, grid: Grid, right: int, down: int) -> int:
-        """Offset of a quarter of the output."""
-        return right * self.groups * self.vectors * grid.block + down * self.pairs * grid.row
+        """Offset of the other row of a pair, and of the other group of blocks."""
+        return right * self.vectors * grid.block + down * self.pairs * grid.row
 
 
 def pair_tile(s: Strassen, module: Module, height: int) -> None:
@@ -184,8 +185,8 @@ class _Tile:
     def given(self, right: int, down: int) -> tuple[Value, Terms]:
         """A quarter of the input."""
         k = self._kernel
-        offset = right * k.depth * k.x.block + down * k.pairs * k.x.row
-        terms = Terms(k.depth, k.x.block, k.lanes, k.lanes, ((0,), (0,)), k.x.pixel)
+        offset = right * k.x.block + down * k.pairs * k.x.row
+        terms = Terms(k.depth, 2 * k.x.block, k.lanes, k.lanes, ((0,), (0,)), k.x.pixel)
         return self.f.at("%x", offset), terms
 
     def made(self, number: int) -> tuple[Value, Terms]:
@@ -225,7 +226,7 @@ class _Tile:
                 f.at(name, k.quarter(grid, right, down) + row * grid.pixel + v * grid.block)
                 for name, grid in grids.items()
             )
-            column = (right * k.groups * k.vectors + v) * k.lanes
+            column = (right * k.vectors + v) * k.lanes
             total = f.arithmetic("fadd", total, f.load_vector(f.at("%b", column)))
             operands = tuple(f.load_vector(pointer) for pointer in added)
             f.store_vector(k.epilogue.apply(f, total, operands), place)

@@ -189,16 +189,9 @@ class StridedCopy:
             for row in range(height)
         ]
         vectors += ["poison"] * (edge - height)
-        distance = edge // 2
-        while distance:
-            low = [k if not k & distance else k - distance + edge for k in range(edge)]
-            high = [k + distance if not k & distance else k + edge for k in range(edge)]
-            for row in range(edge):
-                if not row & distance:
-                    pair = vectors[row], vectors[row + distance]
-                    vectors[row] = self._shuffled(f, *pair, low, edge)
-                    vectors[row + distance] = self._shuffled(f, *pair, high, edge)
-            distance //= 2
+        for row, other, *kept in exchanges(edge):
+            pair = vectors[row], vectors[other]
+            vectors[row], vectors[other] = (self._shuffled(f, *pair, lanes, edge) for lanes in kept)
         for column in range(width):
             place = self._at(f, target, column * columns.target)
             self._store(f, vectors[column], place, height, edge)
@@ -241,6 +234,23 @@ class StridedCopy:
         listed = ", ".join(f"i32 {'poison' if lane is None else lane}" for lane in lanes)
         kind, mask = self._kind(width), f"<{len(lanes)} x i32> <{listed}>"
         return f.emit(f"shufflevector {kind} {a}, {kind} {b}, {mask}")
+
+
+def exchanges(edge: int) -> Iterator[tuple[int, int, list[int], list[int]]]:
+    """What transposes as many vectors as they have lanes, a power of two: exchanges of halves,
+    quarters, ... between pairs of them.
+
+    Each is (row, other row, lanes of both that the row gets, and that the other gets), the other's
+    lanes being numbered from ``edge`` on.
+    """
+    distance = edge // 2
+    while distance:
+        low = [k if not k & distance else k - distance + edge for k in range(edge)]
+        high = [k + distance if not k & distance else k + edge for k in range(edge)]
+        for row in range(edge):
+            if not row & distance:
+                yield row, row + distance, low, high
+        distance //= 2
 
 
 def _cut(axes: Sequence[Axis], most: int) -> Iterator[Axis]:

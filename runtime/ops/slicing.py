@@ -232,9 +232,8 @@ class Pad(Op):
                 value = xp.asarray("" if x.dtype == STRING else 0, dtype=x.dtype)
             return (_surround(xp, x, borders, value),)
         for axis, low, high in borders:
-            size = x.shape[axis]
-            places = xp.arange(-int(low), size + int(high))
-            x = xp.take(x, _inside(xp, places, size, self.mode), axis=axis)
+            places = padded_places(xp, x.shape[axis], (int(low), int(high)), self.mode)
+            x = xp.take(x, places, axis=axis)
         return (x,)
 
 
@@ -265,8 +264,9 @@ def _surround(
     return y
 
 
-def _inside(xp: ArrayModule, places: Array, size: int, mode: str) -> Array:
-    """Places outside ``[0, size)`` brought inside, as the padding mode says."""
+def padded_places(xp: ArrayModule, size: int, pads: tuple[int, int], mode: str) -> Array:
+    """Where the elements of a padded axis come from: places within ``[0, size)``."""
+    places = xp.arange(-pads[0], size + pads[1])
     if mode == "edge":
         return xp.clip(places, 0, size - 1)
     if mode == "wrap":

@@ -131,6 +131,18 @@ def moves() -> dict[str, tuple[Op, list[Array]]]:
     cases["pad"] = Pad(), [y, ints(1, 0, 2, 0, 4, 17), five]
     cases["pad axis"] = Pad(), [y, ints(0, 3), np.zeros(1, dtype=np.float32), ints(-1)]
     cases["pad bytes"] = Pad(), [y > 0, ints(0, 0, 1, 0, 0, 1)]
+    for mode in ("reflect", "edge", "wrap"):
+        for name, shape, pads in (
+            ("picture", (2, 17, 5, 7), (0, 0, 1, 2, 0, 0, 3, 1)),
+            ("single row", (1, 3, 1, 20), (0, 0, 4, 0, 0, 0, 0, 4)),
+            ("cut", (2, 3, 6, 7), (0, 0, 1, -2, 0, 0, -1, 2)),
+            ("line", (2, 16, 9), (0, 0, 4, 0, 0, 20)),
+            ("every axis", (2, 3, 17), (1, 2, 3, 2, 1, 20)),
+        ):
+            cases[f"pad {mode} {name}"] = Pad(mode), [normal(*shape), ints(*pads)]
+        last = [normal(2, 3, 5, 7), ints(1, 3), np.zeros((), dtype=np.float32), ints(-1)]
+        cases[f"pad {mode} axis"] = Pad(mode), last
+        cases[f"pad {mode} bytes"] = Pad(mode), [y > 0, ints(0, 1, 1, 0, 2, 1)]
     for axis in (0, 1, -1):
         for count, indices in enumerate(([1], [2, 1, 0], [-1, 0, 2, 2, 1], [[0, 2], [1, 2]])):
             picked = np.array(indices, dtype=np.int32)
