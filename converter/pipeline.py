@@ -17,6 +17,7 @@ from mnnpy.converter.passes.absorb_preceding_affine import absorb_preceding_affi
 from mnnpy.converter.passes.eliminate_dead_code import eliminate_dead_code
 from mnnpy.converter.passes.evaluate_shapes import evaluate_shapes
 from mnnpy.converter.passes.expand_batchnorm import expand_batchnorm
+from mnnpy.converter.passes.expand_einsum import expand_einsum
 from mnnpy.converter.passes.fold_constants import fold_constants
 from mnnpy.converter.passes.form_gemm import form_gemm
 from mnnpy.converter.passes.merge_casts import merge_casts
@@ -49,6 +50,7 @@ _CLEANING: tuple[Pass, ...] = (
 
 PASSES: tuple[Pass, ...] = (
     *_CLEANING,
+    expand_einsum,
     recognise_softmax,
     recognise_gelu,
     recognise_hard_sigmoid,

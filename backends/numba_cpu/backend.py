@@ -67,6 +67,7 @@ class NumbaBackend(host_memory.HostMemory):
         from mnnpy.backends.numba_cpu.attention import AttentionTiles
         from mnnpy.backends.numba_cpu.batch_norm import NormalizeBatch
         from mnnpy.backends.numba_cpu.casts import CastElements
+        from mnnpy.backends.numba_cpu.channels_last import TransposeBlocks
         from mnnpy.backends.numba_cpu.concat import ConcatBlocks
         from mnnpy.backends.numba_cpu.conv_depthwise import ConvDepthwise
         from mnnpy.backends.numba_cpu.conv_direct import ConvDirect
@@ -117,7 +118,7 @@ class NumbaBackend(host_memory.HostMemory):
             *(ReduceLines, ReducePlanes),
             *(NormalizeBatch, ResizePlanes, PadPlanes, MoveElements, CastElements),
             *(ConvTransposedDirect, RecurrentSteps),
-            *(ConcatBlocks, ElementwiseVectors, ViewInPlace, LayoutCopy),
+            *(TransposeBlocks, ConcatBlocks, ElementwiseVectors, ViewInPlace, LayoutCopy),
         )
         return [kind(host_jit()) for kind in kinds]
 

@@ -69,8 +69,8 @@ class DepthwiseKernel:
 
     Parameters
     ----------
-    channels : of a group, which lie side by side in one vector; each of the group's outputs reads
-        them all.
+    channels, filters : of a group, whose outputs lie side by side in one vector and read all of its
+        channels; a multiple of each other.
     """
 
     g: ConvGeometry
@@ -80,6 +80,12 @@ class DepthwiseKernel:
     epilogue: Epilogue
     rows: int
     channels: int = 1
+    filters: int = 1
+
+    @property
+    def span(self) -> int:
+        """Channels that one vector of outputs reads."""
+        return self.y.lanes * self.channels // self.filters
 
     @property
     def units(self) -> int:
@@ -113,7 +119,10 @@ class DepthwiseKernel:
         """
         g, (image, block, row) = self.g, place
         first = (self.x.above - g.begin[0]) * self.x.row + (self.x.halo - g.begin[1]) * self.x.lanes
-        x = f.at(f.at(x, f.mul(image, self.x.image)), f.mul(block, self.x.plane))
+        plane, lane = block, "0"
+        if self.span < self.x.lanes:
+            plane, lane = f.divide(f.mul(block, self.span), self.x.lanes)
+        x = f.at(f.at(x, f.mul(image, self.x.image)), f.add(f.mul(plane, self.x.plane), lane))
         x = f.at(f.at(x, f.mul(row, g.strides[0] * self.x.row)), first)
         return [f.at(x, r * g.dilations[0] * self.x.row) for r in range(g.kernel[0])]
 
@@ -182,19 +191,20 @@ class DepthwiseKernel:
         for r in range(g.kernel[0]):
             columns: dict[tuple[int, int], Value] = {}
             for s, channel in product(range(g.kernel[1]), range(self.channels)):
-                place = (r * g.kernel[1] + s) * self.channels + channel
-                weight = f.load_vector(f.at(weights, place * x.lanes))
+                term = (r * g.kernel[1] + s) * self.channels + channel
+                weight = f.load_vector(f.at(weights, term * x.lanes))
                 for pixel in range(pixels):
                     column = pixel * g.strides[1] + s * g.dilations[1]
                     if (column, channel) not in columns:
-                        seen_ = f.load_vector(f.at(seen[r], column * x.lanes))
-                        columns[column, channel] = self._spread(f, seen_, channel)
+                        place = f.at(seen[r], column * x.lanes)
+                        columns[column, channel] = self._spread(f, place, channel)
                     sums[pixel] = f.multiply_add(columns[column, channel], weight, sums[pixel])
         return sums
 
-    def _spread(self, f: Function, vector: Value, channel: int) -> Value:
+    def _spread(self, f: Function, place: Value, channel: int) -> Value:
         """One channel of each group, to all lanes of the group."""
-        if self.channels == 1:
+        vector = f.load_lanes(place, self.span)
+        if self.filters == 1:
             return vector
-        lanes = range(self.x.lanes)
-        return f.permute(vector, [lane - lane % self.channels + channel for lane in lanes])
+        groups = (lane // self.filters for lane in range(self.x.lanes))
+        return f.permute(vector, [group * self.channels + channel for group in groups])

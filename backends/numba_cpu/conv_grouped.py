@@ -33,12 +33,12 @@ class ConvGrouped(ConvolutionKernel):
     scheme = "conv_grouped"
 
     def unfit(self, g: ConvGeometry) -> str | None:
-        if g.group in (1, g.c):
+        if g.group == 1 or g.group == g.c == g.k:
             return f"{g.group} groups of {g.c // g.group} channels"
         if self._are_vectors(g):
             return None
         channels, filters = g.c // g.group, g.k // g.group
-        if channels != filters or self.lanes % channels:
+        if filters % channels or self.lanes % filters:
             return f"groups of {channels} channels and {filters} filters straddle vectors"
         unrolled = channels * g.taps
         return f"{unrolled} terms of an output" if unrolled > _MOST_UNROLLED else None
@@ -72,7 +72,7 @@ class ConvGrouped(ConvolutionKernel):
         source, target = Blocked.of(anchored.task.tensor(0), x), Blocked.of(task.output(), y)
         residuals = tuple(Blocked.of(task.output(), a) for a in added)
         rows, vectors = int(options["rows"]), int(options["vectors"])
-        channels = g.c // g.group
+        channels, filters = g.c // g.group, g.k // g.group
         kernel: DenseKernel | DepthwiseKernel
         if self._are_vectors(g):
             whole = blocked_source(g, source)
@@ -80,7 +80,9 @@ class ConvGrouped(ConvolutionKernel):
             part = replace(whole, terms=terms)
             kernel = DenseKernel(part, target, residuals, epilogue, rows, vectors, parts=g.group)
         else:
-            kernel = DepthwiseKernel(g, source, target, residuals, epilogue, rows, channels)
+            kernel = DepthwiseKernel(
+                g, source, target, residuals, epilogue, rows, channels, filters
+            )
         return self.call(kernel.ir(), [x, *buffers.packed, y, *added], kernel.units)
 
 

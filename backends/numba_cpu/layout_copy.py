@@ -138,7 +138,7 @@ class RowCopy:
     def _places(
         f: Function, row: Value, t: Blocked, channels: int, first: Value, pixels: int
     ) -> list[tuple[Value, int]]:
-        """Where a tile's vectors lie and how many lanes count: pixels of a block, or runs of rows."""
+        """Where a tile's vectors lie and how many lanes count: of pixels, or of runs of rows."""
         if t.lanes > 1:
             start = f.at(row, f.mul(first, t.lanes))
             return [(f.at(start, pixel * t.lanes), t.lanes) for pixel in range(pixels)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from mnnpy.converter.passes.absorb_preceding_affine import absorb_preceding_affi
 from mnnpy.converter.passes.eliminate_dead_code import eliminate_dead_code
 from mnnpy.converter.passes.evaluate_shapes import evaluate_shapes
 from mnnpy.converter.passes.expand_batchnorm import expand_batchnorm
+from mnnpy.converter.passes.expand_einsum import expand_einsum
 from mnnpy.converter.passes.fold_constants import fold_constants
 from mnnpy.converter.passes.form_gemm import form_gemm
 from mnnpy.converter.passes.merge_casts import merge_casts
@@ -43,6 +45,16 @@ class Case(NamedTuple):
 BN = "(c, Pg, B, M, Pv)"
 BN_INPUTS = "float[4] Pg, float[4] B, float[4] M, float[4] Pv"
 IMAGE = "float[1,4,6,6] x"
+BST = {"b": 2, "s": 5, "t": 4}
+
+
+def einsum(
+    equation: str, a: str, b: str, y: str, left: str, sizes: Mapping[str, int] | None = None
+) -> Case:
+    body = f'{{y = Einsum<equation="{equation}">(a, b)}}'
+    text = f"(float[{a}] a, float[{b}] b) => (float[{y}] y) {body}"
+    return Case(expand_einsum, text, left, dict(sizes or {}))
+
 
 CASES: dict[str, Case] = {
     "fold a chain of constants": Case(
@@ -385,6 +397,40 @@ CASES: dict[str, Case] = {
         {{r = Relu(x) a = Pad(r, p) y = MaxPool<kernel_shape = [3, 3]>(a)}}""",
         "Relu MaxPool",
     ),
+    "product as sum": einsum("mk,kn->mn", "3,4", "4,5", "3,5", "MatMul"),
+    "product without arrow": einsum("mk, kn", "3,4", "4,5", "3,5", "MatMul"),
+    "scores as sum": einsum(
+        "bhie,bhje->bhij", "b,2,s,3", "b,2,t,3", "b,2,s,t", "Transpose MatMul", BST
+    ),
+    "scores of keys as sum": einsum(
+        "bhje,bhie->bhij", "b,2,t,3", "b,2,s,3", "b,2,s,t", "Transpose MatMul", BST
+    ),
+    "heads as sum": einsum(
+        "btd,dhe->bhte", "b,t,6", "6,2,3", "b,2,t,3", "Reshape MatMul Reshape Transpose", BST
+    ),
+    "heads joined as sum": einsum(
+        "bhte,hed->btd", "b,2,t,3", "2,3,6", "b,t,6", "Transpose Reshape Reshape MatMul", BST
+    ),
+    "outer batch as sum": einsum(
+        "bhte,htse->bhts",
+        "b,2,5,3",
+        "2,5,4,3",
+        "b,2,5,4",
+        "Transpose Transpose MatMul Transpose",
+        BST,
+    ),
+    "vectors as sum": einsum(
+        "bd,btd->bt", "b,6", "b,4,6", "b,4", "Reshape Transpose MatMul Reshape", BST
+    ),
+    "numbers as sum": einsum("i,i->", "7", "7", "", "Reshape Reshape MatMul Reshape"),
+    "broadcast axes as sum": einsum(
+        "...ij,...jk->...ik", "2,3,4,5", "2,3,5,6", "2,3,4,6", "MatMul"
+    ),
+    "columns of two symbols": einsum("ik,kst->ist", "3,4", "4,s,t", "3,s,t", "Einsum", BST),
+    "sum of one size with more": einsum("ik,kj->ij", "3,1", "4,5", "3,5", "Einsum"),
+    "diagonal as sum": einsum("ii,ij->ij", "3,3", "3,5", "3,5", "Einsum"),
+    "sum of one factor": einsum("ik,j->ij", "3,4", "5", "3,5", "Einsum"),
+    "products only": einsum("ij,ij->ij", "3,4", "3,4", "3,4", "Einsum"),
     "dead code": Case(
         eliminate_dead_code,
         """(float[1,1,4,4] x) => (float[1,1,2,2] y)
