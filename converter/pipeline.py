@@ -14,6 +14,7 @@ from mnnpy.converter.onnx_reader import read_graph
 from mnnpy.converter.passes.absorb_following_affine import absorb_following_affine
 from mnnpy.converter.passes.absorb_pads import absorb_pads
 from mnnpy.converter.passes.absorb_preceding_affine import absorb_preceding_affine
+from mnnpy.converter.passes.absorb_slices import absorb_slices
 from mnnpy.converter.passes.eliminate_dead_code import eliminate_dead_code
 from mnnpy.converter.passes.evaluate_shapes import evaluate_shapes
 from mnnpy.converter.passes.expand_batchnorm import expand_batchnorm
@@ -62,6 +63,7 @@ PASSES: tuple[Pass, ...] = (
     recognise_attention,
     form_gemm,
     absorb_pads,
+    absorb_slices,
     absorb_following_affine,
     absorb_preceding_affine,
     expand_batchnorm,

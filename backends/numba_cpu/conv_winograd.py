@@ -37,16 +37,17 @@ from mnnpy.schemes.conv_winograd import winograd_error
 from mnnpy.schemes.geometry import ConvGeometry
 from mnnpy.schemes.winograd_matrices import winograd_matrices
 
-_TILES_TOGETHER = 49
+_FEW_TILES, _MANY_TILES = 19, 49
+"""Tiles that share a pass over the weights, many where these come from far."""
+_FAR_NBYTES = 8 << 20
+"""Weights that are fetched from beyond the caches on every pass."""
 _NEAR_NBYTES = 3 << 17
-"""Transformed data of a block, where that takes more than `_TILES_TOGETHER` tiles."""
+"""Transformed data of a block, where that takes more tiles."""
 _TILE_LIMIT = 9
 _FULL_PACE = 7
 _STACK_NBYTES = 1 << 20
 _ALONE_NBYTES = 700 << 10
 """Transformed data of a block, on the stack of a thread that does the block alone."""
-_ALONE_WEIGHTS_NBYTES = 1 << 20
-"""Transformed weights that all threads can hold near; more pay where many tiles share them."""
 
 
 class ConvWinograd(ConvolutionKernel):
@@ -83,40 +84,40 @@ class ConvWinograd(ConvolutionKernel):
         return sizes
 
     def _config(self, g: ConvGeometry, m: int, device: Device) -> Config:
-        """Rows of tiles together, in blocks of about equal size, and into how many shares of the
-        outputs a block is cut, each of which one thread does alone; 0 where all threads do a block
-        together, because its data do not fit a near cache.
+        """Into how many blocks rows of tiles are cut, and a block into how many shares of the
+        outputs, each of which one thread does alone; 0 where all threads do a block together,
+        because its data do not fit a near cache.
         """
-        threads, blocks = device.threads, -(-g.k // self.lanes)
+        threads, outputs = device.threads, -(-g.k // self.lanes)
         mh, mw = (m if taps > 1 else 1 for taps in g.kernel)
         high, wide = -(-g.output[0] // mh), -(-g.output[1] // mw)
         area = math.prod(m_ + taps - 1 for m_, taps in zip((mh, mw), g.kernel, strict=True))
         tile_nbytes = area * g.c * 4
-        together = max(_TILES_TOGETHER, _NEAR_NBYTES // tile_nbytes)
+        least = _least_tiles(tile_nbytes * g.k)
+        together = max(least, _NEAR_NBYTES // tile_nbytes)
         count = min(high, max(1, round(high * wide / together)))
-        rows = -(-high // count)
-        even = -(-high // min(high, -(-count * g.n // threads) * threads // g.n))
-        if even * wide >= _TILES_TOGETHER or tile_nbytes * g.k <= _ALONE_WEIGHTS_NBYTES:
-            rows = even
-        units = g.n * -(-high // rows)
-        shares = min(threads // math.gcd(units, threads), blocks)
-        if rows * wide * tile_nbytes > _ALONE_NBYTES:
-            shares, rows = 0, -(-high // count)
-        most = min(blocks // threads, _STACK_NBYTES // (area * rows * wide * self.lanes * 4))
-        vectors = [v for v in (1, 2, 3, 4) if blocks % v == 0 and v <= max(1, most)]
-        height, width = choose_tile(device, self.lanes, rows * wide, blocks, vectors)
+        even = min(high, -(-count * g.n // threads) * threads // g.n)
+        blocks = even if high // even * wide >= least else count
+        shares = min(threads // math.gcd(g.n * blocks, threads), outputs)
+        if -(-high // blocks) * wide * tile_nbytes > _ALONE_NBYTES:
+            shares, blocks = 0, count
+        tiles = -(-high // blocks) * wide
+        most = min(outputs // threads, _STACK_NBYTES // (area * tiles * self.lanes * 4))
+        vectors = [v for v in (1, 2, 3, 4) if outputs % v == 0 and v <= max(1, most)]
+        height, width = choose_tile(device, self.lanes, tiles, outputs, vectors)
         tile = (("height", height), ("vectors", width))
-        return (("m", m), ("rows", rows), ("shares", shares), *tile)
+        return (("blocks", blocks), ("m", m), ("shares", shares), *tile)
 
     def work(self, task: Task, config: Config) -> Work:
         t = self._tiling(task, config)
-        together = t.grid[1] * min(t.rows, t.grid[0])
+        together = t.most
         # Where few tiles share a weight, loading it sets the pace, not multiplying.
         products = t.area * t.c * t.k * max(_FULL_PACE, together) // together
         transforms = t.area * (sum(t.a) * t.c + (t.a[1] + t.m[0]) * t.k)
         macs = t.n * t.tiles * (products + transforms // 2)
-        weights = t.n * t.blocks * t.area * t.c * t.k * 4
-        return Work(macs, task.nbytes + weights, t.n * 2 * t.blocks)
+        weights = t.area * t.c * t.k * 4
+        passes = t.n * t.blocks if weights > _FAR_NBYTES else 1
+        return Work(macs, task.nbytes + passes * weights, t.n * 2 * t.blocks)
 
     def max_error(self, task: Task, config: Config) -> float:
         return winograd_error(picture_geometry(split_anchored(task).task), config)
@@ -150,7 +151,7 @@ class ConvWinograd(ConvolutionKernel):
             (g.kernel[0], g.kernel[1]),
             (m if g.kernel[0] > 1 else 1, m if g.kernel[1] > 1 else 1),
             (g.output[0], g.output[1]),
-            int(options["rows"]),
+            int(options["blocks"]),
             self.lanes,
         )
 
@@ -179,10 +180,14 @@ class ConvWinograd(ConvolutionKernel):
         for image in range(t.n):
             x_image, *images = (array[image] for array in (source, target, *added))
             for block in range(t.blocks):
-                rows = t.rows if block + 1 < t.blocks else t.last_rows
-                first = np.array([block * t.rows])
+                rows, first = len(t.rows(block)), np.array([t.rows(block).start])
                 arrays = [x_image, data, first]
                 calls.append(self.call(transform_code(w, rows), arrays, w.x.blocks * rows))
                 arrays = [data, u, bias, first, *images]
                 calls.append(self.call(product_code(w, rows), arrays, w.groups))
         return NativeSequence(tuple(calls))
+
+
+def _least_tiles(weights_nbytes: int) -> int:
+    """Tiles that pay for a pass over the weights."""
+    return _MANY_TILES if weights_nbytes > _FAR_NBYTES else _FEW_TILES

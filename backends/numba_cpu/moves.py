@@ -137,7 +137,8 @@ def _surrounded(y: Array, x: Array, borders: Sequence[Border], value: Array | No
 
 def _continued(mode: str, y: Array, x: Array, borders: Sequence[Border]) -> list[Pair]:
     """The inside, then for every axis, the last one first, slabs of what ``y`` holds by then."""
-    pairs, inside = [], y
+    pairs: list[Pair] = []
+    inside = y
     for axis, low, high in borders:
         outer, size = inside, x.shape[axis]
         inside = outer[(slice(None),) * axis + (slice(low, low + size),)]

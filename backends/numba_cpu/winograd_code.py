@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from mnnpy.backends.numba_cpu.blocked import Blocked, clear_halo
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
@@ -73,8 +74,7 @@ def block_code(w: Winograd, shares: int) -> str:
     t = w.t
     module = Module(t.lanes)
     add_tile_transform(module, t)
-    sizes = sorted({t.rows, t.last_rows} if t.blocks > 1 else {t.last_rows})
-    for rows in sizes:
+    for rows in t.sizes:
         _add_products(module, w, rows)
     f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
     x, u, bias, *written = (f.argument("%args", i) for i in range(4 + len(w.residuals)))
@@ -83,7 +83,9 @@ def block_code(w: Winograd, shares: int) -> str:
     def unit(index: Value) -> None:
         rest, share = f.divide(index, shares)
         image, block = f.divide(rest, t.blocks)
-        first = f.mul(block, t.rows)
+        first, end = (
+            f.divide(f.mul(at, t.grid[0]), t.blocks)[0] for at in (block, f.add(block, 1))
+        )
         source = f.at(x, f.mul(image, w.x.image))
         images = [f.at(p, f.mul(image, b.image)) for p, b in zip(written, w.written, strict=True)]
 
@@ -103,11 +105,8 @@ def block_code(w: Winograd, shares: int) -> str:
                 start=low,
             )
 
-        if len(sizes) == 1:
-            whole(sizes[0])
-            return
-        f.when(f.compare("ne", block, t.blocks - 1), lambda: whole(t.rows))
-        f.when(f.compare("eq", block, t.blocks - 1), lambda: whole(t.last_rows))
+        for rows in t.sizes:
+            f.when(f.compare("eq", f.sub(end, first), rows), partial(whole, rows))
 
     f.loop("%end", unit, start="%begin")
     f.finish()

@@ -15,7 +15,7 @@ from mnnpy.schemes.winograd_matrices import winograd_matrices
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """Sizes of a Winograd convolution; pairs are (height, width), ``rows`` those of a block.
+    """Sizes of a Winograd convolution; pairs are (height, width), ``blocks`` of rows of tiles.
 
     Transformed data lie as (frequency, channel block, tile, lane), with a cache line between
     frequencies so that they do not meet in one set of the cache.
@@ -27,7 +27,7 @@ class Tiling:
     kernel: tuple[int, int]
     m: tuple[int, int]
     output: tuple[int, int]
-    rows: int
+    blocks: int
     lanes: int
 
     @property
@@ -48,20 +48,20 @@ class Tiling:
     def tiles(self) -> int:
         return math.prod(self.grid)
 
-    @property
-    def blocks(self) -> int:
-        """Blocks of rows of tiles."""
-        return -(-self.grid[0] // self.rows)
+    def rows(self, block: int) -> range:
+        """Rows of tiles of a block; blocks differ by at most one row."""
+        first, end = (at * self.grid[0] // self.blocks for at in (block, block + 1))
+        return range(first, end)
 
     @property
-    def last_rows(self) -> int:
-        """Rows of tiles of the last block."""
-        return self.grid[0] - (self.blocks - 1) * self.rows
+    def sizes(self) -> list[int]:
+        """How many rows blocks have, the fewest first."""
+        return sorted({len(self.rows(block)) for block in range(self.blocks)})
 
     @property
     def most(self) -> int:
-        """Tiles of a full block."""
-        return self.rows * self.grid[1]
+        """Tiles of a large block."""
+        return self.sizes[-1] * self.grid[1]
 
     @property
     def channel_blocks(self) -> int:

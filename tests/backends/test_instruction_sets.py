@@ -36,7 +36,7 @@ def test_narrower_vectors(name: str, tmp_path: Path) -> None:
         *("test_native_products.py", "test_native_pools.py", "test_native_separable.py"),
         *("test_native_inverted.py", "test_native_strassen.py"),
         *("test_kernels.py", "test_native_elementwise.py", "test_vector_math.py"),
-        "test_tiles.py",
+        *("test_tiles.py", "test_native_recurrent.py"),
     )
     tests = [str(ROOT / "tests" / "backends" / file) for file in files]
     options = ["-q", "-x", "-p", "no:cacheprovider", "-k", "numba or odd_shapes"]

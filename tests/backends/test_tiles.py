@@ -139,9 +139,10 @@ def test_tiles_of_numba_fit_the_registers(where: str, channels: int) -> None:
             if kernel.reject(task, machine) is None:
                 for config in kernel.configs(task, machine):
                     options = dict(config)
-                    if "rows" not in options or "m" in options:  # Winograd's rows are of tiles.
+                    height = options.get("rows", options.get("height"))
+                    if height is None:
                         continue
-                    rows, vectors = int(options["rows"]), int(options.get("vectors", 1))
+                    rows, vectors = int(height), int(options.get("vectors", 1))
                     assert rows * vectors + vectors + 1 <= cpu.registers, (kernel.scheme, config)
                     seen.add(kernel.scheme)
     wanted = {"conv_direct", "conv_transposed", "matmul_packed", "matmul_panels", "attention_tiles"}

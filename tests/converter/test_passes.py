@@ -13,6 +13,7 @@ from mnnpy.converter import passes as pass_files
 from mnnpy.converter.passes.absorb_following_affine import absorb_following_affine
 from mnnpy.converter.passes.absorb_pads import absorb_pads
 from mnnpy.converter.passes.absorb_preceding_affine import absorb_preceding_affine
+from mnnpy.converter.passes.absorb_slices import absorb_slices
 from mnnpy.converter.passes.eliminate_dead_code import eliminate_dead_code
 from mnnpy.converter.passes.evaluate_shapes import evaluate_shapes
 from mnnpy.converter.passes.expand_batchnorm import expand_batchnorm
@@ -396,6 +397,59 @@ CASES: dict[str, Case] = {
         f"""({IMAGE}) => (float[1,4,6,6] y) <int64[8] p = {{0, 0, 1, 1, 0, 0, 1, 1}}>
         {{r = Relu(x) a = Pad(r, p) y = MaxPool<kernel_shape = [3, 3]>(a)}}""",
         "Relu MaxPool",
+    ),
+    "a causal convolution": Case(
+        absorb_slices,
+        """(float[1,4,n] x, float[2,4,3] W) => (float[1,2,n] y)
+        <int64[1] zero = {0}, int64[1] end = {-4}, int64[1] axis = {2}>
+        {a = Conv<pads = [4, 4], dilations = [2]>(x, W) y = Slice(a, zero, end, axis)}""",
+        "Conv",
+        {"n": 3},
+    ),
+    "a cut on both sides, in strides": Case(
+        absorb_slices,
+        f"""({IMAGE}, float[2,4,3,3] W) => (float[1,2,3,4] y)
+        <int64[2] start = {{1, 0}}, int64[2] end = {{4, 100}}, int64[2] axes = {{2, 3}}>
+        {{a = Conv<pads = [2, 2, 3, 2], strides = [2, 2]>(x, W) y = Slice(a, start, end, axes)}}""",
+        "Conv",
+    ),
+    "a cut into what is not padded": Case(
+        absorb_slices,
+        f"""({IMAGE}, float[2,4,3,3] W) => (float[1,2,4,3] y)
+        <int64[1] start = {{0}}, int64[1] end = {{-1}}, int64[1] axis = {{3}}>
+        {{a = Conv(x, W) y = Slice(a, start, end, axis)}}""",
+        "Conv Slice",
+    ),
+    "a cut that may leave nothing": Case(
+        absorb_slices,
+        """(float[1,4,n] x, float[2,4,5] W) => (float[1,2,m] y)
+        <int64[1] zero = {0}, int64[1] end = {-1}, int64[1] axis = {2}>
+        {a = Conv<pads = [1, 1]>(x, W) y = Slice(a, zero, end, axis)}""",
+        "Conv Slice",
+        {"n": 3, "m": 0},
+    ),
+    "cut channels": Case(
+        absorb_slices,
+        f"""({IMAGE}, float[2,4,3,3] W) => (float[1,1,6,6] y)
+        <int64[1] zero = {{0}}, int64[1] end = {{1}}, int64[1] axis = {{1}}>
+        {{a = Conv<pads = [1, 1, 1, 1]>(x, W) y = Slice(a, zero, end, axis)}}""",
+        "Conv Slice",
+    ),
+    "every other pixel": Case(
+        absorb_slices,
+        f"""({IMAGE}, float[2,4,3,3] W) => (float[1,2,6,3] y)
+        <int64[1] zero = {{0}}, int64[1] end = {{6}}, int64[1] axis = {{3}}, int64[1] step = {{2}}>
+        {{a = Conv<pads = [1, 1, 1, 1]>(x, W) y = Slice(a, zero, end, axis, step)}}""",
+        "Conv Slice",
+    ),
+    "a causal transposed convolution": Case(
+        absorb_slices,
+        """(float[1,4,n] x, float[4,2,4] W) => (float[1,2,m] y)
+        <int64[1] zero = {1}, int64[1] end = {-2}, int64[1] axis = {-1}>
+        {a = ConvTranspose<strides = [2], output_padding = [1]>(x, W) y = Slice(a, zero, end, axis)}
+        """,
+        "ConvTranspose",
+        {"n": 3, "m": 6},
     ),
     "product as sum": einsum("mk,kn->mn", "3,4", "4,5", "3,5", "MatMul"),
     "product without arrow": einsum("mk, kn", "3,4", "4,5", "3,5", "MatMul"),
