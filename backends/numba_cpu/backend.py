@@ -73,12 +73,14 @@ class NumbaBackend(host_memory.HostMemory):
         from mnnpy.backends.numba_cpu.conv_direct import ConvDirect
         from mnnpy.backends.numba_cpu.conv_grouped import ConvGrouped
         from mnnpy.backends.numba_cpu.conv_inverted import ConvInverted
+        from mnnpy.backends.numba_cpu.conv_pooled import ConvPooled
         from mnnpy.backends.numba_cpu.conv_separable import ConvSeparable
         from mnnpy.backends.numba_cpu.conv_strassen import ConvStrassen
         from mnnpy.backends.numba_cpu.conv_transposed import ConvTransposedDirect
         from mnnpy.backends.numba_cpu.conv_widened import ConvWidened
         from mnnpy.backends.numba_cpu.conv_winograd import ConvWinograd
         from mnnpy.backends.numba_cpu.elementwise import ElementwiseVectors
+        from mnnpy.backends.numba_cpu.gather import GatherSlices
         from mnnpy.backends.numba_cpu.jit import host_jit
         from mnnpy.backends.numba_cpu.layout_copy import LayoutCopy
         from mnnpy.backends.numba_cpu.matmul_packed import MatMulPacked
@@ -107,6 +109,7 @@ class NumbaBackend(host_memory.HostMemory):
                 ConvSeparable,
                 ConvInverted,
                 ConvWidened,
+                ConvPooled,
                 ConvStrassen,
                 MatMulPacked,
                 MatMulStrassen,
@@ -116,7 +119,7 @@ class NumbaBackend(host_memory.HostMemory):
             ),
             *(SoftmaxLines, NormalizeRows, NormalizeGroups, NormalizePlanes),
             *(ReduceLines, ReducePlanes),
-            *(NormalizeBatch, ResizePlanes, PadPlanes, MoveElements, CastElements),
+            *(NormalizeBatch, ResizePlanes, PadPlanes, MoveElements, GatherSlices, CastElements),
             *(ConvTransposedDirect, RecurrentSteps),
             *(TransposeBlocks, ConcatBlocks, ElementwiseVectors, ViewInPlace, LayoutCopy),
         )
@@ -125,6 +128,7 @@ class NumbaBackend(host_memory.HostMemory):
     def regions(self, graph: Graph, values: Mapping[str, Value]) -> Iterable[tuple[Node, ...]]:
         from mnnpy.backends.numba_cpu.attention_region import attention_regions
         from mnnpy.backends.numba_cpu.conv_chain import chained_convolutions
+        from mnnpy.backends.numba_cpu.conv_pooled import pooled_convolutions
         from mnnpy.backends.numba_cpu.pointwise import GENERATED
 
         behind_products = list(epilogue_regions(graph, values, GENERATED))
@@ -134,6 +138,7 @@ class NumbaBackend(host_memory.HostMemory):
             chained_convolutions(graph, behind_products, (False, True, False)),
             chained_convolutions(graph, behind_products, (True, False)),
             chained_convolutions(graph, behind_products, (False, True)),
+            pooled_convolutions(graph, behind_products),
             attention_regions(graph),
             elementwise_trees(graph, values, GENERATED, taken),
             elementwise_trees(graph, values, GENERATED),

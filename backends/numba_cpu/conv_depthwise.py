@@ -82,6 +82,9 @@ class DepthwiseKernel:
     channels: int = 1
     filters: int = 1
 
+    constants = 2
+    outside = 0.0
+
     @property
     def span(self) -> int:
         """Channels that one vector of outputs reads."""
@@ -131,7 +134,7 @@ class DepthwiseKernel:
         f: Function,
         block: Value,
         rows: Sequence[Value],
-        constants: tuple[Value, Value],
+        constants: Sequence[Value],
         target: Value,
         added: Sequence[Value] = (),
         below: Value | None = None,

@@ -19,7 +19,13 @@ from mnnpy.backends.numba_cpu.conv_chain import (
 )
 from mnnpy.backends.numba_cpu.conv_depthwise import ConvDepthwise
 from mnnpy.backends.numba_cpu.conv_direct import ConvDirect
-from mnnpy.backends.numba_cpu.conv_ring import RingKernel, begins_anew, row_behind, unfit_ring
+from mnnpy.backends.numba_cpu.conv_ring import (
+    RingKernel,
+    begins_anew,
+    depthwise_window,
+    row_behind,
+    unfit_ring,
+)
 from mnnpy.backends.numba_cpu.convolutions import is_flat
 from mnnpy.backends.numba_cpu.dense import DenseKernel, blocked_source
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
@@ -61,7 +67,9 @@ class ConvInverted(ConvChain):
         between = row_behind(depthwise.geometry, self.lanes)
         wide_rows, depthwise_rows = int(options["wide_rows"]), int(options["depthwise_rows"])
         kernel = _Inverted(
-            RingKernel.of(widen, x, wide_rows, depthwise, between, depthwise_rows),
+            RingKernel.of(
+                widen, x, (wide_rows, 1), depthwise_window(depthwise, between, depthwise_rows)
+            ),
             DenseKernel(
                 blocked_source(narrow.geometry, between),
                 Blocked.of(task.output(), y),
@@ -87,7 +95,7 @@ class _Inverted:
         return self.narrow.y.n * self.narrow.y.h
 
     def ir(self) -> str:
-        ring, narrow, between = self.ring, self.narrow, self.ring.depthwise.y
+        ring, narrow, between = self.ring, self.narrow, self.ring.window.y
         module = Module(between.lanes)
         ring.add_tiles(module)
         narrow.add_tiles(module)

@@ -224,7 +224,7 @@ class Function:
 
     def largest(self, a: Value, b: Value) -> Value:
         """Lane-wise maximum; a NaN of either survives."""
-        return self.intrinsic("maximum", a, b)
+        return self.choose(self.comparison("uno", b, b), b, self.larger(a, b))
 
     def comparison(self, how: str, a: Value, b: Value) -> Value:
         """A mask, one bit per lane; ``how`` is LLVM's (``oge``: ordered, ``uge``: or a NaN)."""

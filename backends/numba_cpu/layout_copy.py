@@ -77,15 +77,8 @@ class RowCopy:
         target = row_start(f, y, self.y, image, f.divide(channel, self.y.lanes)[0], row)
         if self.x.lanes == self.y.lanes:
             self._run(f, source, target)
-        elif self.x.c % self.step == 0:
-            self._turn(f, source, target, self.step)
         else:
-            last = self.x.c // self.step
-            f.when(f.compare("ne", block, last), lambda: self._turn(f, source, target, self.step))
-            f.when(
-                f.compare("eq", block, last),
-                lambda: self._turn(f, source, target, self.x.c % self.step),
-            )
+            self._turn_block(f, source, target, block)
         if self.y.lanes == self.lanes:
             clear_halo(f, self.y, target, row)
         elif self.y.halo:
@@ -105,6 +98,17 @@ class RowCopy:
         if tail:
             place = str(full * f.lanes)
             f.store_lanes(f.load_lanes(f.at(source, place), tail), f.at(target, place), tail)
+
+    def _turn_block(self, f: Function, source: Value, target: Value, block: Value) -> None:
+        """A row of all channels of a block, the last of which may hold fewer."""
+        whole, rest = divmod(self.x.c, self.step)
+        if not (whole and rest):
+            self._turn(f, source, target, rest or self.step)
+            return
+        last = f.compare("eq", block, whole)
+        f.when(last, lambda: self._turn(f, source, target, rest))
+        before = f.compare("ne", block, whole)
+        f.when(before, lambda: self._turn(f, source, target, self.step))
 
     def _turn(self, f: Function, source: Value, target: Value, channels: int) -> None:
         """A row of so many channels, from rows of their own into a block or back: as many pixels

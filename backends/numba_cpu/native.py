@@ -34,12 +34,18 @@ _PATIENCE = 100_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NativeCall:
-    """A kernel ``(pointers, begin, end)`` bound to arrays; its work is ``units`` equal pieces."""
+    """A kernel ``(pointers, begin, end)`` bound to arrays; its work is ``units`` equal pieces.
+
+    Parameters
+    ----------
+    check : raises where the work has met what it cannot do; called when the program is done.
+    """
 
     address: int
     pointers: ctypes.Array[ctypes.c_void_p]
     units: int
     arrays: tuple[Array, ...]
+    check: Run | None = None
 
     @staticmethod
     def bind(address: int, arrays: Sequence[Array], units: int) -> NativeCall:
@@ -73,6 +79,7 @@ class NativeProgram:
             [(call.address, ctypes.addressof(call.pointers), call.units) for call in calls],
             dtype=np.int64,
         ).reshape(-1, 3)
+        self._checks = [call.check for call in calls if call.check is not None]
         self._arrived = np.zeros(8, dtype=np.int64)
         self._team = _team(threads, os.getpid()) if threads > 1 else None
 
@@ -80,9 +87,11 @@ class NativeProgram:
         table, arrived = self._table.ctypes.data, self._arrived.ctypes.data
         if self._team is None:
             _walk()(table, len(self._table), 0, 1, arrived)
-            return
-        self._arrived[0] = 0
-        self._team.run(table, len(self._table), arrived)
+        else:
+            self._arrived[0] = 0
+            self._team.run(table, len(self._table), arrived)
+        for check in self._checks:
+            check()
 
 
 def _calls(step: NativeCall | NativeSequence) -> tuple[NativeCall, ...]:

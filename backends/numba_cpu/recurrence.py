@@ -1,34 +1,19 @@
-"""Code of recurrent layers: all time steps of some samples, each a product and vectors of gates."""
+"""Code of recurrent layers: time steps, each a product of states and what follows it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from mnnpy.backends.numba_cpu.gates import Cell, Units, cells, resets_ahead, silence, state_names
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.panels import Panels
-from mnnpy.backends.numba_cpu.pointwise import apply_pointwise
-from mnnpy.runtime.graph.op import Op
-from mnnpy.runtime.ops import activation as act
-from mnnpy.runtime.ops.recurrent import GRU, LSTM, RNN, Recurrent
-
-ACTIVATIONS: Mapping[str, Callable[[float, float], Op]] = {
-    "Relu": lambda alpha, beta: act.Relu(),
-    "Tanh": lambda alpha, beta: act.Tanh(),
-    "Sigmoid": lambda alpha, beta: act.Sigmoid(),
-    "LeakyRelu": lambda alpha, beta: act.LeakyRelu(alpha),
-    "HardSigmoid": lambda alpha, beta: act.HardSigmoid(alpha, beta),
-    "Elu": lambda alpha, beta: act.Elu(alpha),
-    "Softsign": lambda alpha, beta: act.Softsign(),
-    "Softplus": lambda alpha, beta: act.Softplus(),
-}
-"""Activations of gates that are generated, of their alpha and beta."""
+from mnnpy.runtime.ops.recurrent import Recurrent
 
 
 @dataclass(frozen=True, slots=True)
 class Recurrence:
-    """Everything that the code depends on; one unit is a tile of samples of one direction.
+    """Everything that the code depends on.
 
     Gates lie side by side, each filled up to whole vectors.
 
@@ -49,30 +34,92 @@ class Recurrence:
     lengths: bool
 
     @property
-    def units(self) -> int:
-        return self.op.directions * self.panels.tiles
-
-    @property
     def tensors(self) -> tuple[str, ...]:
         """What pointers point to, in order."""
         optional = {"peepholes": self.peepholes, "lengths": self.lengths}
         given = (name for name, there in optional.items() if there)
         return ("inputs", "weights", "biases", "sums", *state_names(self.op), "outputs", *given)
 
+    @property
+    def phases(self) -> tuple[_Phase, ...]:
+        """What a step does, in order."""
+        every, first = self.panels.count, 2 * self._gate // self.panels.width
+        ranges = ((0, first), (first, every)) if resets_ahead(self.op) else ((0, every),)
+        found = zip(("h", "reset"), ranges, cells(self.op), strict=False)
+        return tuple(_Phase(*entry) for entry in found)
+
+    # All steps in one call: a unit is a tile of samples of one direction.
+
+    @property
+    def units(self) -> int:
+        return self.op.directions * self.panels.tiles
+
     def ir(self) -> str:
-        module = Module(self.panels.lanes)
-        self.panels.add_tiles(module)
-        f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
-        tensors = {name: f.argument("%args", i) for i, name in enumerate(self.tensors)}
+        p = self.panels
 
-        def unit(index: Value) -> None:
-            direction, tile = f.divide(index, self.panels.tiles)
+        def unit(f: Function, index: Value, tensors: Mapping[str, Value]) -> None:
+            direction, tile = f.divide(index, p.tiles)
             at = self._of_direction(f, tensors, direction)
-            f.loop(self.steps, lambda turn: self._step(f, self._time(f, turn, direction), tile, at))
+            last = f.compare("eq", tile, p.tiles - 1)
+            rows = f.select(last, "i64", p.last_rows, p.rows) if p.tiles > 1 else p.last_rows
 
-        f.loop("%end", unit, start="%begin")
-        f.finish()
-        return str(module)
+            def step(turn: Value) -> None:
+                time = self._time(f, turn, direction)
+                for phase in self.phases:
+                    f.loop(
+                        phase.panels[1],
+                        lambda panel, phase=phase: self._multiply(f, panel, tile, at, phase),
+                        start=phase.panels[0],
+                    )
+
+                    def sample(row: Value, phase: _Phase = phase) -> None:
+                        row = f.add(row, f.mul(tile, p.rows))
+                        self._sample(f, time, row, at, phase.cell, self._each_vector)
+
+                    f.loop(rows, sample)
+
+            f.loop(self.steps, step)
+
+        return self._code(unit, True)
+
+    # Two calls for each phase of a step: all threads share its products, then its vectors.
+
+    def product_units(self, phase: _Phase) -> int:
+        """Tiles of panels of every direction."""
+        first, last = phase.panels
+        return self.op.directions * (last - first) * self.panels.tiles
+
+    def product_ir(self, phase: _Phase) -> str:
+        first, last = phase.panels
+
+        def unit(f: Function, index: Value, tensors: Mapping[str, Value]) -> None:
+            index, tile = f.divide(index, self.panels.tiles)
+            direction, panel = f.divide(index, last - first)
+            at = self._of_direction(f, tensors, direction)
+            self._multiply(f, f.add(panel, first), tile, at, phase)
+
+        return self._code(unit, True)
+
+    @property
+    def cell_units(self) -> int:
+        """Vectors of every sample and direction."""
+        return self.op.directions * self.panels.m * -(-self.panels.k // self.panels.lanes)
+
+    def cell_ir(self, phase: _Phase) -> str:
+        """The turn of the step lies behind the tensors."""
+
+        def unit(f: Function, index: Value, tensors: Mapping[str, Value]) -> None:
+            index, vector = f.divide(index, -(-self.panels.k // f.lanes))
+            direction, sample = f.divide(index, self.panels.m)
+            at = self._of_direction(f, tensors, direction)
+            turn = f.load_index(f.argument("%args", len(self.tensors)))
+
+            def walk(f: Function, row: Mapping[str, Value], visit: Callable[[Units], None]) -> None:
+                self._one_vector(f, vector, row, visit)
+
+            self._sample(f, self._time(f, turn, direction), sample, at, phase.cell, walk)
+
+        return self._code(unit, False)
 
     def _of_direction(
         self, f: Function, tensors: Mapping[str, Value], direction: Value
@@ -100,32 +147,13 @@ class Recurrence:
             return back
         return f.select(f.compare("ne", direction, 0), "i64", back, turn)
 
-    def _step(self, f: Function, time: Value, tile: Value, at: Mapping[str, Value]) -> None:
-        """One time step of a tile of samples: products of all units, then their gates."""
+    def _multiply(
+        self, f: Function, panel: Value, tile: Value, at: Mapping[str, Value], phase: _Phase
+    ) -> None:
         p = self.panels
-        last = f.compare("eq", tile, p.tiles - 1)
-        rows = p.rows if p.tiles == 1 else f.select(last, "i64", p.last_rows, p.rows)
-        for source, (start, stop), cell in self._phases():
-
-            def multiply(panel: Value, source: str = source) -> None:
-                column = f.mul(panel, p.width)
-                w, b = f.at(at["weights"], f.mul(column, p.k)), f.at(at["biases"], column)
-                p.call(f, panel, tile, [at[source], w, b, f.at(at["sums"], column)])
-
-            def sample(row: Value, cell: _Cell = cell) -> None:
-                self._sample(f, time, f.add(row, f.mul(tile, p.rows)), at, cell)
-
-            f.loop(stop, multiply, start=start)
-            f.loop(rows, sample)
-
-    def _phases(self) -> tuple[tuple[str, tuple[int, int], _Cell], ...]:
-        """What a step does: states that are multiplied, panels that they are multiplied with, and
-        what follows."""
-        every = self.panels.count
-        if resets_ahead(self.op):
-            first = 2 * self._gate // self.panels.width
-            return (("h", (0, first), _reset), ("reset", (first, every), _after_reset))
-        return (("h", (0, every), _CELLS[type(self.op)]),)
+        column = f.mul(panel, p.width)
+        w, b = f.at(at["weights"], f.mul(column, p.k)), f.at(at["biases"], column)
+        p.call(f, panel, tile, [at[phase.source], w, b, f.at(at["sums"], column)])
 
     @property
     def _gate(self) -> int:
@@ -133,8 +161,15 @@ class Recurrence:
         return self.panels.n // self.op.gates
 
     def _sample(
-        self, f: Function, time: Value, sample: Value, at: Mapping[str, Value], cell: _Cell
+        self,
+        f: Function,
+        time: Value,
+        sample: Value,
+        at: Mapping[str, Value],
+        cell: Cell,
+        walk: _Walk,
     ) -> None:
+        """What follows the products of a sample, along its vectors."""
         p, places = self.panels, {"inputs": self.inputs, "outputs": self.outputs}
         row = {
             name: f.at(at[name], f.add(f.mul(time, by_time), f.mul(sample, by_sample)))
@@ -145,147 +180,58 @@ class Recurrence:
         if self.peepholes:
             row["peepholes"] = at["peepholes"]
         if not self.lengths:
-            self._each_vector(f, row, lambda vector: cell(vector, self.op))
+            walk(f, row, lambda units: cell(units, self.op))
             return
         place = f.emit(f"getelementptr inbounds i32, ptr {at['lengths']}, i64 {sample}")
         length = f.emit(f"sext i32 {f.emit(f'load i32, ptr {place}, align 4')} to i64")
         alive, over = (f.compare(how, time, length) for how in ("slt", "sge"))
-        f.when(alive, lambda: self._each_vector(f, row, lambda vector: cell(vector, self.op)))
-        f.when(over, lambda: self._each_vector(f, row, _silence))
+        f.when(alive, lambda: walk(f, row, lambda units: cell(units, self.op)))
+        f.when(over, lambda: walk(f, row, silence))
 
     def _each_vector(
-        self, f: Function, row: Mapping[str, Value], visit: Callable[[_Units], None]
+        self, f: Function, row: Mapping[str, Value], visit: Callable[[Units], None]
     ) -> None:
         full, tail = divmod(self.panels.k, f.lanes)
-
-        def units(first: Value, count: int) -> None:
-            at = {name: f.at(pointer, first) for name, pointer in row.items()}
-            visit(_Units(f, at, self._gate, count))
-
         if full:
-            f.loop(full, lambda index: units(f.mul(index, f.lanes), f.lanes))
+            f.loop(full, lambda v: visit(self._vector(f, v, row, f.lanes)))
         if tail:
-            units(str(full * f.lanes), tail)
+            visit(self._vector(f, str(full), row, tail))
 
+    def _one_vector(
+        self, f: Function, vector: Value, row: Mapping[str, Value], visit: Callable[[Units], None]
+    ) -> None:
+        full, tail = divmod(self.panels.k, f.lanes)
+        inside, last = (f.compare(how, vector, full) for how in ("slt", "eq"))
+        if full:
+            f.when(inside, lambda: visit(self._vector(f, vector, row, f.lanes)))
+        if tail:
+            f.when(last, lambda: visit(self._vector(f, vector, row, tail)))
 
-def state_names(op: Recurrent) -> tuple[str, ...]:
-    """What a layer hands on from step to step, or from one half of a step to the other."""
-    if isinstance(op, LSTM):
-        return ("h", "c")
-    return ("h", "reset") if resets_ahead(op) else ("h",)
+    def _vector(self, f: Function, vector: Value, row: Mapping[str, Value], count: int) -> Units:
+        first = f.mul(vector, f.lanes)
+        return Units(f, {n: f.at(place, first) for n, place in row.items()}, self._gate, count)
 
-
-def resets_ahead(op: Recurrent) -> bool:
-    """Whether a gate acts on the state ahead of its product, so that a step has two of them."""
-    return isinstance(op, GRU) and not op.linear_before_reset
+    def _code(
+        self, unit: Callable[[Function, Value, Mapping[str, Value]], None], multiplies: bool
+    ) -> str:
+        module = Module(self.panels.lanes)
+        if multiplies:
+            self.panels.add_tiles(module)
+        f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
+        tensors = {name: f.argument("%args", i) for i, name in enumerate(self.tensors)}
+        f.loop("%end", lambda index: unit(f, index, tensors), start="%begin")
+        f.finish()
+        return str(module)
 
 
 @dataclass(frozen=True, slots=True)
-class _Units:
-    """One vector of hidden units of one sample.
+class _Phase:
+    """Part of a step: the states that are multiplied, with which panels, and what follows."""
 
-    Parameters
-    ----------
-    at : where they lie.
-    gate : floats from one gate to the next.
-    count : lanes that count.
-    """
-
-    f: Function
-    at: Mapping[str, Value]
-    gate: int
-    count: int
-
-    def load(self, name: str) -> Value:
-        return self.f.load_lanes(self.at[name], self.count)
-
-    def store(self, value: Value, *names: str) -> None:
-        for name in names:
-            self.f.store_lanes(value, self.at[name], self.count)
-
-    def of_gate(self, name: str, gate: int) -> Value:
-        """What inputs, sums or peepholes hold for a gate."""
-        return self.f.load_vector(self.f.at(self.at[name], gate * self.gate))
-
-    def total(self, gate: int) -> Value:
-        """What inputs and states together give a gate."""
-        parts = (self.of_gate(name, gate) for name in ("inputs", "sums"))
-        return self.f.arithmetic("fadd", *parts)
+    source: str
+    panels: tuple[int, int]
+    cell: Cell
 
 
-_Cell = Callable[[_Units, Any], None]
-"""What follows the products, for one vector of units; reads and writes states and outputs."""
-
-
-def _activate(f: Function, op: Recurrent, index: int, value: Value) -> Value:
-    """The layer's activation of this number, both directions having the same."""
-    if op.clip is not None:
-        limits = f.constant(-op.clip), f.constant(op.clip)
-        value = f.smaller(f.larger(value, limits[0]), limits[1])
-    name, alpha, beta = op.named_activations()[index]
-    return apply_pointwise(f, ACTIVATIONS[name](alpha, beta), [value])
-
-
-def _simple(units: _Units, op: RNN) -> None:
-    units.store(_activate(units.f, op, 0, units.total(0)), "h", "outputs")
-
-
-def _lstm(units: _Units, op: LSTM) -> None:
-    f, c = units.f, units.load("c")
-    into, out, forget, new = (units.total(gate) for gate in range(4))
-
-    def watching(gate: Value, index: int, c: Value) -> Value:
-        """With what a peephole shows of the cells."""
-        if "peepholes" not in units.at:
-            return gate
-        return f.multiply_add(units.of_gate("peepholes", index), c, gate)
-
-    into = _activate(f, op, 0, watching(into, 0, c))
-    if op.input_forget:
-        forget = f.arithmetic("fsub", f.constant(1.0), into)
-    else:
-        forget = _activate(f, op, 0, watching(forget, 2, c))
-    added = f.arithmetic("fmul", into, _activate(f, op, 1, new))
-    c = f.multiply_add(forget, c, added)
-    out = _activate(f, op, 0, watching(out, 1, c))
-    units.store(c, "c")
-    units.store(f.arithmetic("fmul", out, _activate(f, op, 2, c)), "h", "outputs")
-
-
-def _reset_behind(units: _Units, op: GRU) -> None:
-    """GRU whose reset gate acts on the product of the state."""
-    f = units.f
-    update, reset = (_activate(f, op, 0, units.total(gate)) for gate in range(2))
-    new = f.multiply_add(reset, units.of_gate("sums", 2), units.of_gate("inputs", 2))
-    _mix(units, update, _activate(f, op, 1, new))
-
-
-def _reset(units: _Units, op: GRU) -> None:
-    """First half of a GRU whose reset gate acts on the state: the gates.
-
-    The update gate stays where its sums were.
-    """
-    f = units.f
-    update, reset = (_activate(f, op, 0, units.total(gate)) for gate in range(2))
-    f.store_vector(update, units.at["sums"])
-    units.store(f.arithmetic("fmul", reset, units.load("h")), "reset")
-
-
-def _after_reset(units: _Units, op: GRU) -> None:
-    """The second half."""
-    _mix(units, units.of_gate("sums", 0), _activate(units.f, op, 1, units.total(2)))
-
-
-def _mix(units: _Units, update: Value, new: Value) -> None:
-    f = units.f
-    kept = f.arithmetic("fmul", update, units.load("h"))
-    rest = f.arithmetic("fsub", f.constant(1.0), update)
-    units.store(f.multiply_add(rest, new, kept), "h", "outputs")
-
-
-def _silence(units: _Units) -> None:
-    """Behind the end of a sequence."""
-    units.store(units.f.constant(0.0), "outputs")
-
-
-_CELLS: Mapping[type[Recurrent], _Cell] = {RNN: _simple, LSTM: _lstm, GRU: _reset_behind}
+_Walk = Callable[[Function, Mapping[str, Value], Callable[[Units], None]], None]
+"""Visits the vectors of a row."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,12 +11,13 @@ import numpy as np
 
 from mnnpy.backends.numba_cpu.convolutions import aligned_floats, pack_bias, pack_panels
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
+from mnnpy.backends.numba_cpu.gates import ACTIVATIONS, resets_ahead, state_names
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.matmul_packed import product_code
 from mnnpy.backends.numba_cpu.moves import moved
-from mnnpy.backends.numba_cpu.native import NativeSequence
+from mnnpy.backends.numba_cpu.native import NativeCall, NativeSequence
 from mnnpy.backends.numba_cpu.panels import Panels, panel_widths
-from mnnpy.backends.numba_cpu.recurrence import ACTIVATIONS, Recurrence, resets_ahead, state_names
+from mnnpy.backends.numba_cpu.recurrence import Recurrence
 from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.types import FLOAT32, INT32, Array
@@ -30,8 +31,15 @@ _GATE_MACS = 30
 """Multiply-adds that take as long as the activation of a gate."""
 
 
+_WORTH_SHARING = 1 << 13
+"""Multiply-adds of one direction's step from which on threads gain by meeting behind it."""
+
+
 class RecurrentSteps(NativeKernel):
-    """Directions and tiles of samples run side by side, each through all time steps."""
+    """Directions and tiles of samples run side by side, each through all time steps.
+
+    Where these are too few for the threads, all threads share every step (``shared``).
+    """
 
     __slots__ = ()
     scheme = "recurrent_steps"
@@ -62,8 +70,10 @@ class RecurrentSteps(NativeKernel):
         if resets_ahead(_layer(task)):  # Two products: panels end where the first one does.
             widths = [v for v in widths if 2 * sizes.gate % (v * self.lanes) == 0]
         states = choose_tile(device, self.lanes, sizes.samples, blocks, widths)
-        names = ("rows", "vectors", "state_rows", "state_vectors")
-        return (tuple(zip(names, (*inputs, *states), strict=True)),)
+        uneven = sizes.directions * -(-sizes.samples // states[0]) % device.threads
+        shared = uneven and sizes.samples * sizes.hidden * sizes.gates >= _WORTH_SHARING
+        names = ("rows", "vectors", "state_rows", "state_vectors", "shared")
+        return (tuple(zip(names, (*inputs, *states, int(bool(shared))), strict=True)),)
 
     def work(self, task: Task, config: Config) -> Work:
         """Every tile of samples reads the states' matrix in every step."""
@@ -83,7 +93,7 @@ class RecurrentSteps(NativeKernel):
         return tuple(p for p in (_W, _R, _B, *peepholes) if _given(task.inputs, p) is not None)
 
     def packing_config(self, config: Config) -> Config:
-        return tuple(entry for entry in config if not entry[0].endswith("rows"))
+        return tuple(entry for entry in config if entry[0].endswith("vectors"))
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         """Matrix and bias of the inputs, those of states by direction, and peepholes.
@@ -109,7 +119,7 @@ class RecurrentSteps(NativeKernel):
         return pack_panels(columns, width), bias, stacked, state_bias, *peepholes
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
-        op, sizes = _layer(task), _Sizes.of(task, self.lanes)
+        op, sizes, options = _layer(task), _Sizes.of(task, self.lanes), dict(config)
         rooms, offset = {}, 0
         for name, shape in sizes.rooms(op).items():
             rooms[name], offset = take(buffers.workspace, offset, shape, FLOAT32)
@@ -142,10 +152,29 @@ class RecurrentSteps(NativeKernel):
             (
                 *moved(self, first).calls,
                 self.call(product_code(product), read, product.count * product.tiles),
-                self.call(kernel.ir(), stepped, kernel.units),
+                *self._steps(kernel, stepped, bool(options["shared"])),
                 *moved(self, last).calls,
             )
         )
+
+    def _steps(
+        self, kernel: Recurrence, arrays: Sequence[Array], shared: bool
+    ) -> Iterator[NativeCall]:
+        if not shared:
+            yield self.call(kernel.ir(), arrays, kernel.units)
+            return
+        turns = np.arange(kernel.steps, dtype=np.int64)
+        phases = [
+            (
+                self.call(kernel.product_ir(phase), arrays, kernel.product_units(phase)),
+                self.jit.address(kernel.cell_ir(phase), "run"),
+            )
+            for phase in kernel.phases
+        ]
+        for turn in range(kernel.steps):
+            for product, cells in phases:
+                yield product
+                yield NativeCall.bind(cells, [*arrays, turns[turn : turn + 1]], kernel.cell_units)
 
     def _panels(self, m: int, k: int, n: int, config: Config, of: str) -> Panels:
         rows, vectors = (int(dict(config)[of + name]) for name in ("rows", "vectors"))

@@ -16,7 +16,7 @@ from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import TensorType, Value
 from mnnpy.runtime.ops.convolution import Conv, ConvTranspose
-from mnnpy.runtime.ops.elementwise import Add
+from mnnpy.runtime.ops.elementwise import Add, Elementwise
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
 
@@ -149,7 +149,7 @@ def is_anchored(graph: Graph) -> bool:
     if not all(name in graph.inputs for name in anchor.reads):
         return False
     for node in rest:
-        if isinstance(node.op, Conv | ConvTranspose | MatMul | Gemm):
+        if not isinstance(node.op, Elementwise):
             return False
         others = [name for name in node.reads if name != running]
         if len(node.reads) != len(others) + 1 or any(n not in graph.inputs for n in others):

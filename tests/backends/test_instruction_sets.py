@@ -34,7 +34,7 @@ def test_narrower_vectors(name: str, tmp_path: Path) -> None:
     files = (
         *("test_native_convolutions.py", "test_native_lines_and_moves.py"),
         *("test_native_products.py", "test_native_pools.py", "test_native_separable.py"),
-        *("test_native_inverted.py", "test_native_strassen.py"),
+        *("test_native_inverted.py", "test_native_strassen.py", "test_native_pooled.py"),
         *("test_kernels.py", "test_native_elementwise.py", "test_vector_math.py"),
         *("test_tiles.py", "test_native_recurrent.py"),
     )

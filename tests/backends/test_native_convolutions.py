@@ -124,7 +124,7 @@ ROWS = {
     pairwise(PARAMETERS | ROWS, fits),
     ids=lambda case: "-".join(map(str, case.values())),
 )
-def test_one_spatial_axis(case: Case) -> None:
+def test_odd_shapes_of_one_axis(case: Case) -> None:
     test_odd_shapes(case)
 
 
@@ -133,7 +133,7 @@ def test_one_spatial_axis(case: Case) -> None:
     pairwise(GROUPED | ROWS, fits),
     ids=lambda case: "-".join(map(str, case.values())),
 )
-def test_one_spatial_axis_in_groups(case: Case) -> None:
+def test_odd_shapes_of_one_axis_in_groups(case: Case) -> None:
     test_odd_shapes(_grouped(case))
 
 

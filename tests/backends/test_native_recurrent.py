@@ -55,8 +55,9 @@ def test_odd_shapes_of_recurrent_layers(case: Case) -> None:
     op, arrays = _layer(case)
     wide = [None if a is None else a.astype(np.float64) for a in arrays]
     wanted = op.reference(np, *wide)
-    for found, expected in zip(_outputs(op, arrays), wanted, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    for shared in (0, 1):
+        for found, expected in zip(_outputs(op, arrays, shared), wanted, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -69,7 +70,7 @@ def test_nan_stays_with_its_sample(name: str) -> None:
     x = arrays[0]
     assert x is not None
     x[1, 1, 2] = np.nan
-    y = _outputs(op, arrays)[0]
+    y = _outputs(op, arrays, 0)[0]
     wanted = op.reference(np, *arrays)[0]
     assert np.isnan(wanted).any()
     np.testing.assert_array_equal(np.isnan(y), np.isnan(wanted))
@@ -139,8 +140,10 @@ def _task(op: Recurrent, arrays: list[Any], computed: tuple[int, ...] = (0, 4, 5
     return Task(op, values, op.infer(*values))
 
 
-def _outputs(op: Recurrent, arrays: list[Array | None]) -> list[Array]:
+def _outputs(op: Recurrent, arrays: list[Array | None], shared: int) -> list[Array]:
+    """What the kernel gives, threads sharing every step or not."""
     backend, computed = load_backend("numba"), (4, 5, 6) if isinstance(op, LSTM) else (4, 5)
     task = _task(op, arrays, computed)
     ((kernel, config),) = candidates(backend, task)
+    config = tuple((dict(config) | {"shared": shared}).items())
     return run_outputs(backend, kernel, config, task, arrays)
