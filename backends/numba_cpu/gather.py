@@ -11,9 +11,12 @@ from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.moves import ITEMSIZES
 from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
-from mnnpy.runtime.graph.types import INT32, INT64, Array
+from mnnpy.runtime.graph.types import INT32, INT64
 from mnnpy.runtime.ops.indexing import Gather
 from mnnpy.runtime.ops.shape_math import normalize_axis
+
+_ENOUGH_UNITS = 16
+"""Outer indices from which on threads share them evenly enough."""
 
 
 class GatherSlices(NativeKernel):
@@ -36,7 +39,7 @@ class GatherSlices(NativeKernel):
     def work(self, task: Task, config: Config) -> Work:
         """A copy takes its time, however short."""
         slices = _Slices.of(task)
-        return Work(slices.units, 2 * task.output().nbytes, 1)
+        return Work(slices.outer * slices.count, 2 * task.output().nbytes, 1)
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         x, indices = buffers.inputs
@@ -82,7 +85,12 @@ class _Slices:
 
     @property
     def units(self) -> int:
-        return self.outer * self.count
+        return self.outer * (1 if self.whole else self.count)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a unit is all slices of an outer index; else it is one slice."""
+        return self.outer >= _ENOUGH_UNITS
 
     def ir(self, lanes: int) -> str:
         module = Module(lanes)
@@ -90,27 +98,36 @@ class _Slices:
         f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
         x, indices, y, outside = (f.argument("%args", index) for index in range(4))
 
-        def unit(number: Value) -> None:
-            image, which = f.divide(number, self.count)
-            index = self._index(f, indices, which)
-            wrapped = f.select(f.compare("slt", index, 0), "i64", f.add(index, self.size), index)
-            wrong = f.compare("uge", wrapped, self.size)
-            f.when(wrong, lambda: f.do(f"store i64 1, ptr {outside}, align 8"))
-            place = f.select(wrong, "i64", 0, wrapped)
+        def copy(image: Value, which: Value, seen: Value) -> list[Value]:
+            place, wrong = self._place(f, indices, which)
             source = self._byte(f, x, f.add(f.mul(image, self.size), place))
-            target = self._byte(f, y, number)
+            target = self._byte(f, y, f.add(f.mul(image, self.count), which))
             listed = f"ptr {target}, ptr {source}, i64 {self.nbytes}, i1 false"
             f.do(f"call void @llvm.memcpy.p0.p0.i64({listed})")
+            return [f.emit(f"or i1 {seen}, {wrong}")]
 
-        f.loop("%end", unit, start="%begin")
+        def unit(number: Value, seen: Value) -> list[Value]:
+            if self.whole:
+                some = [("i1", seen)]
+                return f.loop(self.count, lambda which, seen: copy(number, which, seen), some)
+            image, which = ("0", number) if self.outer == 1 else f.divide(number, self.count)
+            return copy(image, which, seen)
+
+        (seen,) = f.loop("%end", unit, [("i1", "false")], start="%begin")
+        f.when(seen, lambda: f.do(f"store i64 1, ptr {outside}, align 8"))
         f.finish()
         return str(module)
 
-    def _index(self, f: Function, indices: Value, which: Value) -> Value:
+    def _place(self, f: Function, indices: Value, which: Value) -> tuple[Value, Value]:
+        """Where a slice lies, counted from the front, and whether there is none."""
         kind = f"i{self.index_bits}"
-        place = f.emit(f"getelementptr inbounds {kind}, ptr {indices}, i64 {which}")
-        loaded = f.emit(f"load {kind}, ptr {place}, align {self.index_bits // 8}")
-        return loaded if kind == "i64" else f.emit(f"sext {kind} {loaded} to i64")
+        pointer = f.emit(f"getelementptr inbounds {kind}, ptr {indices}, i64 {which}")
+        index = f.emit(f"load {kind}, ptr {pointer}, align {self.index_bits // 8}")
+        if kind != "i64":
+            index = f.emit(f"sext {kind} {index} to i64")
+        wrapped = f.select(f.compare("slt", index, 0), "i64", f.add(index, self.size), index)
+        wrong = f.compare("uge", wrapped, self.size)
+        return f.select(wrong, "i64", 0, wrapped), wrong
 
     def _byte(self, f: Function, base: Value, slices: Value) -> Value:
         return f.emit(f"getelementptr inbounds i8, ptr {base}, i64 {f.mul(slices, self.nbytes)}")

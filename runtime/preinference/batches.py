@@ -26,9 +26,10 @@ def plan_batch(
 ) -> Planned:
     """Plan a run of a batch in the way that is predicted to take least time.
 
-    Ways are the whole batch at once, sample by sample, and one part per thread. In parts, every
-    thread runs whole parts by itself, so that none waits for another within a part. That is weighed
-    where the graph treats samples alone and the first backend's device knows its cache.
+    Ways are the whole batch at once, one part per thread, a few samples at a time, and sample by
+    sample. In parts, every thread runs whole parts by itself, so that none waits for another within
+    a part. That is weighed where the graph treats samples alone and the first backend's device
+    knows its cache.
 
     Parameters
     ----------
@@ -63,6 +64,9 @@ def plan_batch(
     return replace(best, plan=replace(best.plan, parts=parts))
 
 
+_FEW_SAMPLES = 4
+
+
 @dataclass(frozen=True, slots=True)
 class _Batch:
     """What is to be planned."""
@@ -91,9 +95,13 @@ class _Batch:
         return self.backends[0].describe().cache_nbytes is not None
 
     def counts(self) -> list[int]:
-        """Numbers of parts worth weighing: one part per thread, and last one per sample."""
-        per_thread = self.cores > 1 and self.size > self.cores and self.size % self.cores == 0
-        return [self.cores, self.size] if per_thread else [self.size]
+        """Numbers of parts worth weighing: of one sample last.
+
+        Parts of a few samples read weights less often, and may fit the caches as well.
+        """
+        weighed = (self.cores, self.size // _FEW_SAMPLES)
+        even = (n for n in weighed if 1 < n < self.size and not (self.size % n or n % self.cores))
+        return [*sorted(set(even)), self.size]
 
     def whole(self) -> Planned:
         """The plan of the whole batch, on all threads."""

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mnnpy.backends.numba_cpu.conv_transposed import ConvTransposedDirect
+from mnnpy.backends.numba_cpu.gather import GatherSlices
 from mnnpy.backends.numba_cpu.jit import host_jit
-from mnnpy.runtime.contracts import Task
+from mnnpy.runtime.contracts import Buffers, Task
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Value, type_of
 from mnnpy.runtime.ops import normalization as norm
@@ -151,6 +152,14 @@ def moves() -> dict[str, tuple[Op, list[Array]]]:
         for count, indices in enumerate(([1], [2, 1, 0], [-1, 0, 2, 2, 1], [[0, 2], [1, 2]])):
             picked = np.array(indices, dtype=np.int32)
             cases[f"gather {axis} {count}"] = Gather(axis), [normal(4, 3, 5), picked]
+    for name, shape, axis in (
+        ("rows", (40, 7), 0),
+        ("elements", (2, 40), 1),
+        ("many", (20, 40), 1),
+    ):
+        scattered = np.random.default_rng(0).integers(-40, 40, 100)
+        cases[f"gather {name}"] = Gather(axis), [normal(*shape), scattered]
+        cases[f"gather bytes {name}"] = Gather(axis), [normal(*shape) > 0, scattered]
     cases["tile"] = Tile(), [normal(2, 3, 5), ints(2, 1, 3)]
     for mode in ("DCR", "CRD"):
         cases[f"depth to space {mode}"] = DepthToSpace(2, mode), [normal(2, 12, 3, 17)]
@@ -246,6 +255,23 @@ def test_odd_shapes(name: str) -> None:
 def _spoilable(op: Op, x: Array) -> bool:
     """Whether there is room for three; the reference spreads them to what interpolates nearby."""
     return x.dtype == np.float32 and x.size > 16 and getattr(op, "mode", "") not in SMOOTH
+
+
+@pytest.mark.parametrize("index", [-5, 4, 1 << 40])
+def test_indices_out_of_range_are_an_error(index: int) -> None:
+    """Every time, and the others are gathered."""
+    x, indices = normal(4, 3), np.array([3, index, -4])
+    y = np.zeros((3, 3), dtype=np.float32)
+    task = _task(Gather(0), [x, indices])
+    buffers = Buffers((x, indices), (y,), np.zeros(0, dtype=np.uint8))
+    run = GatherSlices(host_jit()).bind(task, (), buffers)
+    for _ in range(2):
+        with pytest.raises(IndexError, match=r"outside of \[-4, 4\)"):
+            run()
+    np.testing.assert_array_equal(y[[0, 2]], x[[3, 0]])
+    indices[1] = 1
+    run()
+    np.testing.assert_array_equal(y, x[[3, 1, 0]])
 
 
 SMOOTH = ("linear", "cubic")
