@@ -341,7 +341,8 @@ def find_kernel(backend: Backend, step: Step, task: Task) -> Kernel:
     """The kernel that a step names. Raises ``PlanError`` where the backend has no such one."""
     for kernel in backend.kernels(step.node.op):
         if kernel.scheme == step.choice.scheme:
-            reason = kernel.reject(task, backend.describe())
+            # On few threads nothing is refused for being too little work for many.
+            reason = kernel.reject(task, backend.describe().limited(1))
             if reason is None:
                 return kernel
             raise PlanError(f"{step.node}: scheme {kernel.scheme} on {backend.name}: {reason}")

@@ -34,9 +34,8 @@ class ConvPooled(NativeKernel):
     operators = (Conv,)
 
     def carries(self, region: Graph) -> bool:
-        first, *others, last = region.nodes
-        alone = isinstance(first.op, Conv) and not any(isinstance(o.op, Conv) for o in others)
-        return alone and isinstance(last.op, MaxPool)
+        products = [isinstance(node.op, Conv) for node in region.nodes]
+        return products[0] and sum(products) == 1 and isinstance(region.nodes[-1].op, MaxPool)
 
     def reject(self, task: Task, device: Device) -> str | None:
         if not isinstance(task.op, Fused):

@@ -56,7 +56,7 @@ class ConvStrassen(ConvolutionKernel):
         blocks = self._paired(g) // 2 // self.lanes
         vectors = [v for v in (1, 2, 3, 4) if blocks % v == 0]
         rows, width = choose_tile(device, self.lanes, g.output[1], blocks, vectors)
-        return ((("rows", rows), ("vectors", width)),)
+        return ((("alone", g.output[0] % 2), ("rows", rows), ("vectors", width)),)
 
     def work(self, task: Task, config: Config) -> Work:
         g, lanes = picture_geometry(split_anchored(task).task), self.lanes
@@ -92,8 +92,9 @@ class ConvStrassen(ConvolutionKernel):
         matrix[:, g.k :] = 0
         matrix[:, : g.k] = w[:paired, :, 0, 0].T
         bias = None if anchored.bias is None else task.known(anchored.bias)
-        width = int(dict(config)["vectors"]) * lanes
-        packed = pack_factors(matrix, lanes, width, g.output[0] % 2), pack_bias(bias, g.k, lanes)
+        options = dict(config)
+        width, alone = int(options["vectors"]) * lanes, bool(options["alone"])
+        packed = pack_factors(matrix, lanes, width, alone), pack_bias(bias, g.k, lanes)
         return packed if g.k <= paired else (*packed, pack_weights(w[paired:], lanes, lanes))
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
@@ -109,7 +110,7 @@ class ConvStrassen(ConvolutionKernel):
             g.n,
             height // 2,
             width,
-            width if height % 2 else 0,
+            width if options["alone"] else 0,
             g.c // 2 // lanes,
             self._paired(g) // 2 // (vectors * lanes),
             Grid.of(Blocked.of(anchored.task.tensor(0), x)),

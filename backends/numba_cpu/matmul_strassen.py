@@ -41,7 +41,8 @@ class MatMulStrassen(MatMulPacked):
         blocks = columns // 2 // self.lanes
         vectors = [v for v in (2, 1, 3, 4) if blocks % v == 0]
         height, width = choose_tile(device, self.lanes, rows // 2, blocks, vectors)
-        return ((("rows", height), ("vectors", width)),)
+        alone = int(rows % (2 * height) > 0)
+        return ((("alone", alone), ("rows", height), ("vectors", width)),)
 
     def work(self, task: Task, config: Config) -> Work:
         rows, _, _ = self._matrix(task)
@@ -56,18 +57,14 @@ class MatMulStrassen(MatMulPacked):
         rows, terms, _ = product_sizes(task)
         return SUMS * 4 * (rows // 2) * (terms // 2)
 
-    def packing_config(self, config: Config) -> Config:
-        """The height decides whether a last row is left."""
-        return config
-
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         """Sums of quarters of the matrix as (panels, factors, k / 2, vectors * lanes); the bias."""
         anchored, options = split_anchored(task), dict(config)
         b = anchored.task.known(1)
         assert b is not None
         matrix = b.T if isinstance(anchored.task.op, Gemm) and anchored.task.op.transB else b
-        last = self._matrix(task)[0] % (2 * int(options["rows"]))
-        packed = pack_factors(matrix, self.lanes, int(options["vectors"]) * self.lanes, last)
+        width, alone = int(options["vectors"]) * self.lanes, bool(options["alone"])
+        packed = pack_factors(matrix, self.lanes, width, alone)
         bias = None if anchored.bias is None else task.known(anchored.bias)
         row = None if bias is None else bias.reshape(-1)
         return packed, pack_bias(row, matrix.shape[1], self.lanes)

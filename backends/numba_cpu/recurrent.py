@@ -1,4 +1,4 @@
-"""Recurrent layers: one product for the inputs of all time steps, then the steps in one call."""
+"""Recurrent layers: one product for the inputs of all time steps, then step after step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ _W, _R, _B, _LENGTHS, _STATES = 1, 2, 3, 4, 5
 
 _GATE_MACS = 30
 """Multiply-adds that take as long as the activation of a gate."""
-
 
 _WORTH_SHARING = 1 << 13
 """Multiply-adds of one direction's step from which on threads gain by meeting behind it."""
@@ -70,10 +69,10 @@ class RecurrentSteps(NativeKernel):
         if resets_ahead(_layer(task)):  # Two products: panels end where the first one does.
             widths = [v for v in widths if 2 * sizes.gate % (v * self.lanes) == 0]
         states = choose_tile(device, self.lanes, sizes.samples, blocks, widths)
-        uneven = sizes.directions * -(-sizes.samples // states[0]) % device.threads
-        shared = uneven and sizes.samples * sizes.hidden * sizes.gates >= _WORTH_SHARING
+        even = sizes.directions * -(-sizes.samples // states[0]) % device.threads == 0
+        small = sizes.samples * sizes.hidden * sizes.gates < _WORTH_SHARING
         names = ("rows", "vectors", "state_rows", "state_vectors", "shared")
-        return (tuple(zip(names, (*inputs, *states, int(bool(shared))), strict=True)),)
+        return (tuple(zip(names, (*inputs, *states, 0 if even or small else 1), strict=True)),)
 
     def work(self, task: Task, config: Config) -> Work:
         """Every tile of samples reads the states' matrix in every step."""

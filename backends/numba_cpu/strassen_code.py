@@ -180,12 +180,12 @@ def _row(f: Function, base: Value, grid: Grid, image: Value, row: Value | int) -
     return f.at(f.at(f.at(base, f.mul(image, grid.image)), f.mul(row, grid.row)), grid.origin)
 
 
-def pack_factors(b: Array, lanes: int, width: int, last: int) -> Array:
+def pack_factors(b: Array, lanes: int, width: int, alone: bool) -> Array:
     """A (k, n) matrix's second factors as (groups, factors, k / 2, width), for blocks of ``lanes``
-    terms and groups of ``width`` columns; ``last`` as in :class:`Strassen`.
+    terms and groups of ``width`` columns; ``alone`` where there is a row without a partner.
     """
     k, n = b.shape
-    count = factors(last)
+    count = factors(alone)
     packed = aligned_floats((n // (2 * width), count, k // 2, width))
     blocks = b.reshape(-1, 2, lanes, len(packed), 2, width).transpose(1, 4, 3, 0, 2, 5)
     for index, factor in enumerate(_second_factors(blocks)[:count]):

@@ -104,7 +104,7 @@ class Strassen:
     @property
     def panel(self) -> int:
         """Floats of the weights of one group."""
-        return factors(self.last) * self.factor
+        return factors(self.last > 0) * self.factor
 
     @property
     def fetched(self) -> int:
@@ -252,6 +252,6 @@ class _Held:
         return [self._f.arithmetic("fadd", total, kept) for total, kept in pairs]
 
 
-def factors(last: int) -> int:
-    """Matrices that weights are packed as: the products', and one that a last row needs."""
-    return PRODUCTS + (last > 0)
+def factors(alone: bool) -> int:
+    """Matrices that weights are packed as: the products', and one that a row alone needs."""
+    return PRODUCTS + alone

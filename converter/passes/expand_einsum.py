@@ -48,8 +48,10 @@ class _Product:
 
 
 def _expand(subject: Subject, node: Node) -> Patch | None:
+    if not isinstance(node.op, Einsum) or len(node.inputs) != 2:
+        return None
     shapes = [x.shape for name in node.reads if (x := subject.tensor(name)) is not None]
-    if not isinstance(node.op, Einsum) or not len(shapes) == len(node.inputs) == 2:
+    if len(shapes) != 2:
         return None
     terms, output = node.op.terms([len(shape) for shape in shapes])
     found = _read(node.reads, terms, shapes, output)

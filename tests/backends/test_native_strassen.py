@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from mnnpy import Session
 from mnnpy.backends.numba_cpu.conv_strassen import ConvStrassen
 from mnnpy.backends.numba_cpu.matmul_strassen import MatMulStrassen
 from mnnpy.runtime.contracts import Task
@@ -16,6 +18,7 @@ from mnnpy.runtime.ops import elementwise as ew
 from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
+from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.registry import load_backend
 from tests.backends.test_kernels import Array, candidates, run_kernel
 from tests.pairwise import Case, pairwise
@@ -143,3 +146,32 @@ def test_samples_of_a_batch_do_not_mix() -> None:
         found = run_kernel(BACKEND, kernel, config, task, [x, w])
         assert np.isnan(found[0, :, 1, 1]).all()
         assert np.isfinite(found[1]).all()
+
+
+@pytest.mark.parametrize("op", ["Conv", "MatMul"])
+def test_plans_of_other_sizes_have_weights_of_their_own(op: str) -> None:
+    """A row without a partner needs more weights than pairs do."""
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((64, 64, 1, 1) if op == "Conv" else (64, 64), dtype=np.float32)
+    shape = ("n", 64, "h", "w") if op == "Conv" else ("n", "h", 64)
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node(op, ["x", "w"], ["y"])],
+            "graph",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(weights, "w")],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+    )
+    others = frozenset({"conv_direct", "matmul_packed", "matmul_panels"})
+    constraints = Constraints(forbidden={"*": others})
+    session = Session(model.SerializeToString(), "numba", constraints=constraints)
+    for height in (28, 29, 28, 37):
+        sizes = (1, 64, height, 14) if op == "Conv" else (2, height, 64)
+        x = rng.standard_normal(sizes, dtype=np.float32)
+        (found,) = session.run(x).values()
+        assert any("strassen" in s.choice.scheme for s in session.executable(x).plan.steps)
+        matrix = weights.reshape(64, 64).astype(np.float64)
+        wanted = np.einsum("kc,nchw->nkhw", matrix, x) if op == "Conv" else x @ matrix
+        assert np.max(np.abs(found - wanted)) <= 2e-5 * np.max(np.abs(wanted))
