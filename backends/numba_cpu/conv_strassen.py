@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 
 from mnnpy.backends.numba_cpu.blocked import Blocked
 from mnnpy.backends.numba_cpu.convolution_kernel import ConvolutionKernel
@@ -105,7 +106,7 @@ class ConvStrassen(ConvolutionKernel):
         assert x is not None
         (height, width), options = g.output, dict(config)
         rows, vectors = int(options["rows"]), int(options["vectors"])
-        product = Strassen(
+        p = Strassen(
             lanes,
             g.n,
             height // 2,
@@ -123,10 +124,10 @@ class ConvStrassen(ConvolutionKernel):
         )
         factors, bias, *rest = buffers.packed
         arrays = [x, buffers.workspace, factors, bias, y, *added]
-        calls = strassen_calls(self, product, arrays)
-        for image in range(g.n if rest else 0):
+        calls = strassen_calls(self, p, arrays)
+        for weights, image in product(rest, range(g.n)):
             source, *written = (array[image : image + 1] for array in (x, y, *added))
-            calls.append(self._last_block(g, epilogue, rows, source, *rest, bias, written))
+            calls.append(self._last_block(g, epilogue, rows, source, weights, bias, written))
         return NativeSequence(tuple(calls))
 
     def _last_block(

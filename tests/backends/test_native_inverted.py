@@ -189,3 +189,21 @@ def test_network_of_inverted_blocks(threads: int) -> None:
         schemes = [step.choice.scheme for step in session.executable(feed).plan.steps]
     assert schemes.count(ConvInverted.scheme) == 4
     assert np.max(np.abs(found - wanted)) <= 1e-5 * np.max(np.abs(wanted))
+
+
+def test_plans_for_few_threads_bind_on_machines_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is too little work for all threads of a machine is enough for those of a session."""
+    device = replace(load_backend("numba").describe(), threads=64)
+    monkeypatch.setattr(NumbaBackend, "describe", lambda self: device)
+    b = Builder("block", seed=0)
+    x = b.conv(b.input("x", 1, (16, 56, 56)), 96, 1, act="Clip6")
+    x = b.conv(b.depthwise(x, 1, "Clip6"), 16, 1, act=None)
+    model = b.finish(x, "y", 1).SerializeToString()
+    feed = np.ones((1, 16, 56, 56), np.float32)
+    with mnnpy.Session(model, backend="numba", threads=1) as session:
+        session.run(feed)
+        steps = session.executable(feed).plan.steps
+        assert ConvInverted.scheme in [step.choice.scheme for step in steps]
+    with mnnpy.Session(model, backend="numba", threads=64) as session:
+        steps = session.plan(feed.shape).steps
+        assert ConvInverted.scheme not in [step.choice.scheme for step in steps]
