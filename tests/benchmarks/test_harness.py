@@ -247,7 +247,7 @@ def test_the_whole_benchmark() -> None:
     options = parse([])
     assert options.models == list(MODELS)
     assert options.threads == [1, 2]
-    assert options.engines == ["mnnpy-numba", "onnxruntime", "openvino", "mnn"]
+    assert options.engines == ["mnnpy-numba", "onnxruntime", "openvino", "mnn", "pytorch"]
     assert options.startup
     assert options.layered == ("mobilenet_v2", "resnet50")
 
