@@ -74,11 +74,14 @@ PLAIN = Layout()
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What an algorithm does: multiply-adds, bytes moved, and calls or launches."""
+    """What an algorithm does: multiply-adds, bytes moved, calls or launches, and bytes of its own
+    that threads write for each other.
+    """
 
     macs: int = 0
     nbytes: int = 0
     launches: int = 1
+    passed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,8 @@ class Device:
     ----------
     memory : the address space; backends with equal names share buffers without copies.
     coefficients : scheme name -> measured cost; ``"*"`` serves schemes that were not measured.
-        ``"far"`` says what bytes cost more that steps hand on past the caches.
+        ``"far"`` says what bytes cost more that steps hand on past the caches, ``"passed"`` those
+        that threads write for each other within a step.
     grain_nbytes : how much output to finish before the next pass: what stays in a near cache.
     cache_nbytes : what the caches keep from one step to the next; None where it is not known.
     efficiency : what each thread after the first adds to a step, in threads.
@@ -136,12 +140,19 @@ class Device:
         found = self.coefficients.get(scheme) or self.coefficients.get("*")
         if found is None:
             raise BackendError(f"{self.name!r} has coefficients for neither {scheme!r} nor '*'")
-        return self.spread(found.seconds(work) + self._far_seconds(handed_nbytes), work.launches)
+        alone = found.seconds(work) + self._far_seconds(handed_nbytes)
+        return self.spread(alone, work.launches) + self._passing_seconds(work.passed)
 
     def spread(self, seconds: float, launches: int) -> float:
         """What takes one thread so long, on all threads."""
         gain = 1 + (self.threads - 1) * self.efficiency
         return seconds / gain + (self.seconds_per_wait if gain > 1 and launches else 0)
+
+    def _passing_seconds(self, nbytes: int) -> float:
+        """What each thread waits for lines of others' caches."""
+        passed = self.coefficients.get("passed")
+        others = (self.threads - 1) / self.threads
+        return passed.seconds(Work(0, nbytes, 0)) * others if passed and nbytes else 0.0
 
     def _far_seconds(self, handed_nbytes: int) -> float:
         far = self.coefficients.get("far")

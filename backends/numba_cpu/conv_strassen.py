@@ -64,7 +64,8 @@ class ConvStrassen(ConvolutionKernel):
         paired = g.output[0] // 2 * 2 * self._paired(g)
         alone = g.output[0] * -(-g.k // lanes) * lanes - paired
         macs = g.n * g.output[1] * g.c * (paired * PRODUCTS // 8 + alone)
-        return Work(macs, task.nbytes + 2 * self._sums_nbytes(g), 1)
+        sums = self._sums_nbytes(g)
+        return Work(macs, task.nbytes + 2 * sums, 1, 0 if _is_near(g) else sums)
 
     def _paired(self, g: ConvGeometry) -> int:
         """Output channels in blocks that have a partner, filled up to whole blocks."""

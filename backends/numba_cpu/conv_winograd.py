@@ -117,7 +117,8 @@ class ConvWinograd(ConvolutionKernel):
         macs = t.n * t.tiles * (products + transforms // 2)
         weights = t.area * t.c * t.k * 4
         passes = t.n * t.blocks if weights > _FAR_NBYTES else 1
-        return Work(macs, task.nbytes + passes * weights, t.n * 2 * t.blocks)
+        passed = 0 if dict(config)["shares"] else 4 * t.n * t.blocks * t.data_elements
+        return Work(macs, task.nbytes + passes * weights, t.n * 2 * t.blocks, passed)
 
     def max_error(self, task: Task, config: Config) -> float:
         return winograd_error(picture_geometry(split_anchored(task).task), config)

@@ -48,7 +48,8 @@ class MatMulStrassen(MatMulPacked):
         rows, _, _ = self._matrix(task)
         last = rows % (2 * int(dict(config)["rows"]))
         macs = task.macs * ((rows - last) * PRODUCTS // 8 + last) // rows
-        return Work(macs, task.nbytes + 2 * self.workspace_nbytes(task, config), 1)
+        sums = self.workspace_nbytes(task, config)
+        return Work(macs, task.nbytes + 2 * sums, 1, sums)
 
     def max_error(self, task: Task, config: Config) -> float:
         return ROUNDING * math.sqrt(self._matrix(task)[1])
