@@ -1,4 +1,8 @@
-"""Plans that a user gives: planning makes their choices again, or refuses."""
+"""Plans that a user gives: planning makes their choices again, or refuses.
+
+Schemes stay; tiles and shares that are not offered, because a session has other threads or a
+machine other vectors than those that the plan was made for, are chosen anew.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mnnpy.runtime.contracts import Choice, Config
+from mnnpy.runtime.contracts import Choice
 from mnnpy.runtime.errors import PlanError
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import Value
@@ -19,7 +23,7 @@ from mnnpy.runtime.preinference.plan import Plan, Step
 
 @dataclass(frozen=True, slots=True)
 class GivenPlan:
-    """A plan whose choices are pinned. Memory is planned anew, so that no file decides on it."""
+    """A plan whose choices are kept. Memory is planned anew, so that no file decides on it."""
 
     plan: Plan
 
@@ -38,7 +42,7 @@ class GivenPlan:
                     f"the plan was made for input {name!r} of {planned}, not {value.type}: "
                     "make one for this shape, or run without a plan"
                 )
-        pinned: dict[str, tuple[str, str, Config | None]] = {
+        planned = {
             name: (choice.backend, choice.scheme, choice.config)
             for name, choice in self._choices().items()
         }
@@ -48,7 +52,7 @@ class GivenPlan:
             if isinstance(step.node.op, Fused)
         )
         parts = self.plan.parts.count if base.parts is None else base.parts
-        return replace(base, pinned={**pinned, **base.pinned}, regions=regions, parts=parts)
+        return replace(base, planned=planned, regions=regions, parts=parts)
 
     def explained(self, made: Plan) -> Plan:
         """The plan made anew, with the given one's costs and rejected candidates as its reasons."""

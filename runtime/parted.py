@@ -78,7 +78,10 @@ class PartedExecutable:
                 batch.take_parts(self.first)
             finally:
                 batch.left.clear()
-                wait([helper for helper in helping if not helper.cancel()])
+                started = [helper for helper in helping if not helper.cancel()]
+                wait(started)
+        for helper in started:
+            helper.result()  # What is no error of a step, as the end of the process, ends the run.
         for index, error in batch.failures:
             self.first.explain_failure(self.part(feeds, index), error)
         return outputs

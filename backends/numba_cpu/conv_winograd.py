@@ -46,6 +46,7 @@ _NEAR_NBYTES = 3 << 17
 _TILE_LIMIT = 9
 _FULL_PACE = 7
 _STACK_NBYTES = 1 << 20
+"""Everything that a block keeps on the stack."""
 _ALONE_NBYTES = 700 << 10
 """Transformed data of a block, on the stack of a thread that does the block alone."""
 
@@ -99,10 +100,15 @@ class ConvWinograd(ConvolutionKernel):
         even = min(high, -(-count * g.n // threads) * threads // g.n)
         blocks = even if high // even * wide >= least else count
         shares = min(threads // math.gcd(g.n * blocks, threads), outputs)
-        if -(-high // blocks) * wide * tile_nbytes > _ALONE_NBYTES:
+        sums_nbytes = area * self.lanes * 4
+        most_tiles = min(
+            _ALONE_NBYTES // tile_nbytes, _STACK_NBYTES // (tile_nbytes + sums_nbytes)
+        )
+        if -(-high // blocks) * wide > most_tiles:
             shares, blocks = 0, count
         tiles = -(-high // blocks) * wide
-        most = min(outputs // threads, _STACK_NBYTES // (area * tiles * self.lanes * 4))
+        free = _STACK_NBYTES - (tiles * tile_nbytes if shares else 0)
+        most = min(outputs // threads, free // (tiles * sums_nbytes))
         vectors = [v for v in (1, 2, 3, 4) if outputs % v == 0 and v <= max(1, most)]
         height, width = choose_tile(device, self.lanes, tiles, outputs, vectors)
         tile = (("height", height), ("vectors", width))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -21,6 +21,9 @@ class Constraints:
     ----------
     allowed, forbidden : operator kind or node-name pattern -> scheme names.
     pinned : node name -> (backend, scheme, config); config None means any.
+    planned : node name -> (backend, scheme, config) of a given plan, where nothing is pinned. A
+        config that is not offered, as on other threads or another machine, stands for the offered
+        one most like it.
     max_error : largest relative error that a scheme may add.
     error_budget : most that the errors of all steps may sum up to, where there is a choice.
     max_workspace_nbytes : largest workspace of one step.
@@ -32,6 +35,7 @@ class Constraints:
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     forbidden: Mapping[str, frozenset[str]] = field(default_factory=dict)
     pinned: Mapping[str, tuple[str, str, Config | None]] = field(default_factory=dict)
+    planned: Mapping[str, tuple[str, str, Config]] = field(default_factory=dict)
     max_error: float = 1e-3
     error_budget: float = 2.4e-4
     max_workspace_nbytes: int | None = None
@@ -42,14 +46,16 @@ class Constraints:
     @property
     def schemes(self) -> frozenset[str]:
         """Every scheme that is named here."""
-        pinned = (scheme for _, scheme, _ in self.pinned.values())
+        pinned = (scheme for _, scheme, _ in (*self.pinned.values(), *self.planned.values()))
         return frozenset(pinned).union(*self.allowed.values(), *self.forbidden.values())
 
     def concerns(self, node: Node) -> bool:
         """Whether something is said of this node itself, not of its operator."""
         patterns = (*self.allowed, *self.forbidden)
         return any(
-            part.name in self.pinned or any(_fits(pattern, part.name) for pattern in patterns)
+            part.name in self.pinned
+            or part.name in self.planned
+            or any(_fits(pattern, part.name) for pattern in patterns)
             for part in _parts(node)
         )
 
@@ -65,6 +71,10 @@ class Constraints:
                 return f"pinned to {pin[1]}{shown_config(pin[2])} on {pin[0]}"
         if pins:
             return None
+        plan = self._planned(node)
+        if plan is not None:
+            fits = plan[:2] == (backend, scheme)
+            return None if fits else f"the plan says {plan[1]} on {plan[0]}"
         for pattern, schemes in self.forbidden.items():
             if scheme in schemes and _applies(pattern, parts):
                 return f"forbidden for {pattern}"
@@ -72,6 +82,25 @@ class Constraints:
             if scheme not in schemes and _applies(pattern, parts):
                 return f"not among those allowed for {pattern}"
         return None
+
+
+    def is_planned(self, node: Node) -> bool:
+        """Whether a given plan has chosen for the node."""
+        return self._planned(node) is not None
+
+    def among(self, node: Node, configs: Sequence[Config]) -> Sequence[Config]:
+        """Those of the offered configurations that may be used by the given plan, if any."""
+        plan = self._planned(node)
+        if plan is None or len(configs) < 2:
+            return configs
+        wanted = set(plan[2])
+        return [max(configs, key=lambda config: len(wanted.intersection(config)))]
+
+    def _planned(self, node: Node) -> tuple[str, str, Config] | None:
+        names = [part.name for part in _parts(node)]
+        if any(name in self.pinned for name in names):
+            return None
+        return next((self.planned[name] for name in names if name in self.planned), None)
 
 
 def shown_config(config: Config | None) -> str:

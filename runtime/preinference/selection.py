@@ -134,14 +134,16 @@ class Selector:
         rejected: list[Rejected] = []
         for backend in self.backends:
             device = self.devices[backend.name]
+            # What a plan chose is not refused for being too little work for more threads.
+            asked_of = device.limited(1) if self.constraints.is_planned(node) else device
             for kernel in backend.kernels(task.op):
                 reason = self.constraints.reason_against(
                     node, backend.name, kernel.scheme, None
-                ) or kernel.reject(task, device)
+                ) or kernel.reject(task, asked_of)
                 if reason is not None:
                     rejected.append(Rejected(backend.name, kernel.scheme, (), reason, None))
                     continue
-                for config in kernel.configs(task, device):
+                for config in self.constraints.among(node, kernel.configs(task, device)):
                     cost = self._cost(device, kernel, task, config)
                     reason = self._reason_by_cost(node, backend.name, kernel.scheme, config, cost)
                     if reason is not None:

@@ -13,7 +13,7 @@ import pytest
 from mnnpy.backends.numpy_cpu.backend import NumpyBackend
 from mnnpy.runtime.contracts import Coefficients, Device, Work
 from mnnpy.runtime.errors import ExecutionError, PlanError
-from mnnpy.runtime.execution import PackedWeights
+from mnnpy.runtime.execution import Executable, PackedWeights
 from mnnpy.runtime.graph.evaluate import evaluate
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import INT64, Value
@@ -164,6 +164,26 @@ def test_a_given_plan_of_a_part_does_not_bind_the_whole() -> None:
     session = Session(graph, "numba", threads=1, plan=made)
     feeds = random_feeds(graph)
     assert_close(session.run_with_callbacks(feeds), session.run(feeds))
+
+
+def test_what_ends_a_lane_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No output is given out that one of the lanes has left unwritten."""
+    bound = bind_plan(
+        with_lanes(planned(network(), parts=6), 2), with_fallbacks("numba"), PackedWeights(), 1
+    )
+    assert isinstance(bound, PartedExecutable)
+    leader, ended, execute = bound.first, threading.Event(), Executable.execute
+
+    def fake(lane: Executable, feeds: Any) -> Any:
+        if lane is leader:
+            assert ended.wait(10)
+            return execute(lane, feeds)
+        ended.set()
+        raise SystemExit("leaves")
+
+    monkeypatch.setattr(Executable, "execute", fake)
+    with pytest.raises(SystemExit, match="leaves"):
+        bound.run(random_feeds(network()))
 
 
 def test_progress_runs_through_all_lanes() -> None:
