@@ -36,10 +36,10 @@ class GivenPlan:
             Where the plan was made for other shapes.
         """
         for name, value in inputs.items():
-            planned = self.plan.inputs.get(name, value.type)
-            if value.type != planned:
+            expected = self.plan.inputs.get(name, value.type)
+            if value.type != expected:
                 raise PlanError(
-                    f"the plan was made for input {name!r} of {planned}, not {value.type}: "
+                    f"the plan was made for input {name!r} of {expected}, not {value.type}: "
                     "make one for this shape, or run without a plan"
                 )
         planned = {
