@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -59,6 +60,7 @@ def sums_code(p: Strassen) -> str:
     return str(module)
 
 
+@lru_cache(maxsize=8)
 def product_code(p: Strassen) -> str:
     """Code of the products; where weights are near, of the sums as well."""
     module = Module(p.lanes)
