@@ -101,9 +101,7 @@ class ConvWinograd(ConvolutionKernel):
         blocks = even if high // even * wide >= least else count
         shares = min(threads // math.gcd(g.n * blocks, threads), outputs)
         sums_nbytes = area * self.lanes * 4
-        most_tiles = min(
-            _ALONE_NBYTES // tile_nbytes, _STACK_NBYTES // (tile_nbytes + sums_nbytes)
-        )
+        most_tiles = min(_ALONE_NBYTES // tile_nbytes, _STACK_NBYTES // (tile_nbytes + sums_nbytes))
         if -(-high // blocks) * wide > most_tiles:
             shares, blocks = 0, count
         tiles = -(-high // blocks) * wide

@@ -83,7 +83,6 @@ class Constraints:
                 return f"not among those allowed for {pattern}"
         return None
 
-
     def is_planned(self, node: Node) -> bool:
         """Whether a given plan has chosen for the node."""
         return self._planned(node) is not None
