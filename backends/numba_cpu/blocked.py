@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mnnpy.backends.numba_cpu.ir import Function, Value
@@ -106,3 +107,12 @@ def clear_halo(f: Function, y: Blocked, start: Value, row: Value, vectors: int =
                 f.loop(border, lambda i: f.store_vector(zero, f.at(begin, f.mul(i, y.lanes))))
 
             f.when(f.compare("eq", row, edge), fill)
+
+
+def along_row(f: Function, width: int, pixels: int, tile: Callable[[int, Value], None]) -> None:
+    """Call ``tile`` with a number of pixels and the first of them, until a row is done."""
+    full, tail = divmod(width, pixels)
+    if full:
+        f.loop(full, lambda index: tile(pixels, f.mul(index, pixels)))
+    if tail:
+        tile(tail, str(full * pixels))

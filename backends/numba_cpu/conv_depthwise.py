@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from mnnpy.backends.numba_cpu.blocked import Blocked, clear_halo, row_start
+from mnnpy.backends.numba_cpu.blocked import Blocked, along_row, clear_halo, row_start
 from mnnpy.backends.numba_cpu.convolution_kernel import ConvolutionKernel
 from mnnpy.backends.numba_cpu.convolutions import (
     epilogue_of,
@@ -168,11 +168,7 @@ class DepthwiseKernel:
                 value = self.epilogue.apply(f, total, operands)
                 f.store_vector(value, f.at(f.at(target, moved), pixel * y.lanes))
 
-        full, tail = divmod(y.w, self.rows)
-        if full:
-            f.loop(full, lambda index: tile(self.rows, f.mul(index, self.rows)))
-        if tail:
-            tile(tail, str(full * self.rows))
+        along_row(f, y.w, self.rows, tile)
 
     def _fetch_ahead(self, f: Function, below: Value, pixels: int) -> None:
         """Bring near what the next row of outputs reads and this one does not."""

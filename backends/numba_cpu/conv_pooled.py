@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mnnpy.backends.numba_cpu.blocked import Blocked, blocked
+from mnnpy.backends.numba_cpu.blocked import Blocked, along_row, blocked
 from mnnpy.backends.numba_cpu.conv_chain import Link
 from mnnpy.backends.numba_cpu.conv_direct import ConvDirect
 from mnnpy.backends.numba_cpu.conv_ring import RingKernel, RingRows, ring_of, unfit_ring
@@ -181,11 +181,7 @@ class MaxWindow:
                 place = f.at(target, f.mul(f.add(first, pixel), lanes))
                 f.store_vector(self._largest(f, seen), place)
 
-        full, tail = divmod(self.y.w, self.rows)
-        if full:
-            f.loop(full, lambda index: tile(self.rows, f.mul(index, self.rows)))
-        if tail:
-            tile(tail, str(full * self.rows))
+        along_row(f, self.y.w, self.rows, tile)
 
     @staticmethod
     def _largest(f: Function, values: Sequence[Value]) -> Value:

@@ -68,15 +68,20 @@ class MatMulPacked(NativeKernel):
         return tuple(p for p in (anchored.positions[1], anchored.bias) if p is not None)
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
-        """The matrix as (panels, k, vectors * lanes), filled up with zeros; the bias in vectors."""
+        """The matrix as the kernel wants it, and the bias in vectors, filled up with zeros."""
         anchored = split_anchored(task)
         b = anchored.task.known(1)
         assert b is not None
         matrix = b.T if isinstance(anchored.task.op, Gemm) and anchored.task.op.transB else b
-        packed = pack_panels(matrix, int(dict(config)["vectors"]) * self.lanes)
+        width = int(dict(config)["vectors"]) * self.lanes
         bias = None if anchored.bias is None else task.known(anchored.bias)
         row = None if bias is None else bias.reshape(-1)
-        return packed, pack_bias(row, len(packed) * packed.shape[2], self.lanes)
+        columns = -(-matrix.shape[1] // width) * width
+        return self.pack_matrix(matrix, width, config), pack_bias(row, columns, self.lanes)
+
+    def pack_matrix(self, matrix: Array, width: int, config: Config) -> Array:
+        """(k, n) as (panels, k, width), filled up with zeros."""
+        return pack_panels(matrix, width)
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         anchored, options = split_anchored(task), dict(config)

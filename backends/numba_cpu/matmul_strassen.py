@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mnnpy.backends.numba_cpu.convolutions import epilogue_of, pack_bias
+from mnnpy.backends.numba_cpu.convolutions import epilogue_of
 from mnnpy.backends.numba_cpu.matmul_packed import MatMulPacked, product_sizes
 from mnnpy.backends.numba_cpu.native import NativeSequence
 from mnnpy.backends.numba_cpu.strassen_code import ROUNDING, pack_factors, strassen_calls
@@ -13,7 +13,6 @@ from mnnpy.backends.numba_cpu.strassen_tile import PRODUCTS, SUMS, Grid, Strasse
 from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
 from mnnpy.runtime.graph.types import Array
-from mnnpy.runtime.ops.matmul import Gemm
 from mnnpy.runtime.preinference.regions import split_anchored
 
 _FEWEST_ROWS = 14
@@ -58,17 +57,9 @@ class MatMulStrassen(MatMulPacked):
         rows, terms, _ = product_sizes(task)
         return SUMS * 4 * (rows // 2) * (terms // 2)
 
-    def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
-        """Sums of quarters of the matrix as (panels, factors, k / 2, vectors * lanes); the bias."""
-        anchored, options = split_anchored(task), dict(config)
-        b = anchored.task.known(1)
-        assert b is not None
-        matrix = b.T if isinstance(anchored.task.op, Gemm) and anchored.task.op.transB else b
-        width, alone = int(options["vectors"]) * self.lanes, bool(options["alone"])
-        packed = pack_factors(matrix, self.lanes, width, alone)
-        bias = None if anchored.bias is None else task.known(anchored.bias)
-        row = None if bias is None else bias.reshape(-1)
-        return packed, pack_bias(row, matrix.shape[1], self.lanes)
+    def pack_matrix(self, matrix: Array, width: int, config: Config) -> Array:
+        """Sums of quarters of the matrix as (panels, factors, k / 2, width)."""
+        return pack_factors(matrix, self.lanes, width, bool(dict(config)["alone"]))
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         anchored, options, lanes = split_anchored(task), dict(config), self.lanes
