@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from mnnpy.runtime.contracts import (
     PLAIN,
@@ -59,6 +59,8 @@ class ArrayKernel:
     load: Callable[[], ArrayModule]
     product_dtypes: tuple[DType, ...] = (FLOAT32, FLOAT64)
     """Element types whose sums of products the array module computes precisely and fast."""
+
+    borrows: ClassVar[bool] = False
 
     @property
     def scheme(self) -> str:

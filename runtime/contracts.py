@@ -16,6 +16,17 @@ from mnnpy.runtime.graph.types import Array, ArrayModule, TensorType, Type, Valu
 Run: TypeAlias = Callable[[], None]
 """Bound work: everything decided, every buffer known."""
 
+
+class BorrowingRun(Protocol):
+    """Bound work whose plain inputs and outputs may lie elsewhere on every run."""
+
+    def __call__(self) -> None: ...
+
+    def mover(self, bound: Array) -> Callable[[Array], None]:
+        """What makes the work use another array of the same shape in place of ``bound``."""
+        ...
+
+
 Config: TypeAlias = tuple[tuple[str, int | str], ...]
 """A kernel's parameters (tile, split, ...) as sorted pairs: hashable and JSON."""
 
@@ -306,6 +317,11 @@ class Kernel(Protocol):
     @property
     def last_resort(self) -> bool: ...
 
+    @property
+    def borrows(self) -> bool:
+        """Whether ``bind`` gives a :class:`BorrowingRun`."""
+        ...
+
     def reject(self, task: Task, device: Device) -> str | None: ...
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]: ...
@@ -436,6 +452,10 @@ class Backend(Protocol):
 
 class Program(Protocol):
     """A bound run of steps: calling it does all of them."""
+
+    def expect(self) -> None:
+        """Told that a call is about to come: wakes what sleeps."""
+        ...
 
     def __call__(self) -> None: ...
 

@@ -7,17 +7,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, cast
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from mnnpy.runtime.contracts import (
+    PLAIN,
     Backend,
+    BorrowingRun,
     BoundStep,
     Buffers,
     Config,
     Kernel,
+    Layout,
     Program,
     Run,
     Task,
@@ -26,11 +29,12 @@ from mnnpy.runtime.errors import ExecutionError, PlanError
 from mnnpy.runtime.graph.graph import Node
 from mnnpy.runtime.graph.inference import EVALUATED_ELEMENTS
 from mnnpy.runtime.graph.types import Array
-from mnnpy.runtime.layouts import halo_parts, plain_content, write_content
+from mnnpy.runtime.layouts import plain_content, write_content
 from mnnpy.runtime.model_file import release_pages
 from mnnpy.runtime.ops.fused import Copy, Fused
 from mnnpy.runtime.preinference.plan import Slot, Step
-from mnnpy.runtime.preinference.planner import Planned
+from mnnpy.runtime.preinference.planner import HOST, Planned
+from mnnpy.runtime.programs import SequentialProgram
 
 Before: TypeAlias = Callable[[Step, Mapping[str, Array]], Mapping[str, Array] | None]
 """Called with a step and what it reads; may return other content for some of it, by name."""
@@ -91,10 +95,20 @@ class Executable:
         self._arenas = {m: self._arena(m, n) for m, n in self.plan.memory.arenas.items()}
         self.objects: dict[str, Any] = {}
         self._arrays = {name: self._array(name, slot) for name, slot in self._slots.items()}
+        self._at_home = {name: self._home(name) for name in self.plan.memory.borrowed}
+        self._arrays |= self._at_home
         self._running = [self._backends[name] for name in self.plan.backends]
         self._programs, self.step_runs = self._bind(progress or _silent)
-        self._feeding = {n: self._feeder(n) for n in self.plan.inputs if n in self._arrays}
-        self._fetching = [(name, self._fetcher(held)) for name, held in self.plan.outputs.items()]
+        self._movers = {name: self._mover(name) for name in self._at_home}
+        inputs, outputs = self.plan.inputs, self.plan.outputs
+        self._feeding = [name for name in inputs if name in self._slots]
+        self._borrowing = [name for name in inputs if name in self._at_home]
+        self._lending = {name: held for name, held in outputs.items() if held in self._at_home}
+
+    def expect(self) -> None:
+        """Told that a run is about to come."""
+        for program in self._programs[:1]:
+            program.expect()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
         """Execute on checked feeds; the outputs belong to the caller.
@@ -106,14 +120,25 @@ class Executable:
         """
         try:
             with self.entered():
-                self.execute(feeds)
-                return self.fetch()
+                lent = {name: np.empty_like(self._at_home[h]) for name, h in self._lending.items()}
+                self.execute(feeds, lent)
+                return {n: lent[n] if n in lent else self._fetch(n) for n in self.plan.outputs}
         except Exception as error:
             self.explain_failure(feeds, error)
 
-    def execute(self, feeds: Mapping[str, Array]) -> None:
-        """Feed and call all programs, within :meth:`entered`."""
-        self.feed(feeds)
+    def execute(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        """Call all programs on feeds, within :meth:`entered`.
+
+        Parameters
+        ----------
+        outputs : arrays, by output, for those that the plan borrows.
+        """
+        lent = {name: np.require(feeds[name], requirements=("C", "A")) for name in self._borrowing}
+        for name, array in lent.items():
+            self._movers[name](array)
+        for name, held in self._lending.items():
+            self._movers[held](outputs[name])
+        self._feed(feeds, self._feeding)
         for program in self._programs:
             program()
 
@@ -150,35 +175,41 @@ class Executable:
         stack = ExitStack()
         for backend in self._running:
             stack.enter_context(backend.running(self.threads))
-        stack.enter_context(np.errstate(all="ignore"))
         return stack
 
     def feed(self, feeds: Mapping[str, Array]) -> None:
-        for name, feed in self._feeding.items():
-            feed(feeds[name])
+        """Make ready for single steps: every value, borrowed ones too, lies in our memory."""
+        for name, array in self._at_home.items():
+            self._movers[name](array)
+        self._feed(feeds, [*self._feeding, *self._borrowing])
+
+    def _feed(self, feeds: Mapping[str, Array], names: Sequence[str]) -> None:
+        for name in names:
+            np.copyto(self._arrays[name], feeds[name])
         for name in self.plan.objects:
             if name in feeds:
                 self.objects[name] = feeds[name]
 
     def fetch(self) -> dict[str, Any]:
-        return {name: fetch() for name, fetch in self._fetching}
+        """The outputs of a run step by step; they belong to the caller."""
+        return {name: self._fetch(name) for name in self.plan.outputs}
 
     def write_outputs(self, targets: Mapping[str, Array]) -> None:
-        """Copy the outputs into arrays of their shapes; none of them is an object."""
+        """Copy outputs that are not borrowed into arrays; none of them is an object."""
         for name, held in self.plan.outputs.items():
-            targets[name][...] = (
-                self._arrays[held] if held in self._arrays else self.values[held].known
-            )
+            if name not in self._lending:
+                known = held not in self._arrays
+                targets[name][...] = self.values[held].known if known else self._arrays[held]
 
     def contents(self, names: Sequence[str]) -> dict[str, Any]:
         """What some values hold now, as plain host arrays that later steps may overwrite."""
         found = {}
         for name in names:
             if name in self._arrays:
-                held = self._by_memory[self._slots[name].memory].to_host(self._arrays[name])
+                held = self._backend_of(name).to_host(self._arrays[name])
                 shape = self.values[name].shape
                 channels = int(shape[1]) if len(shape) > 1 else None
-                found[name] = plain_content(held, self.plan.memory.layouts[name], channels)
+                found[name] = plain_content(held, self._layout(name), channels)
             elif name in self.objects:
                 found[name] = self.objects[name]
             elif self.values[name].constant:
@@ -189,9 +220,9 @@ class Executable:
         """Overwrite what some values hold now; constants stay as they are."""
         for name, content in contents.items():
             if name in self._arrays:
-                backend = self._by_memory[self._slots[name].memory]
+                backend = self._backend_of(name)
                 held = backend.to_host(self._arrays[name])
-                write_content(content, held, self.plan.memory.layouts[name])
+                write_content(content, held, self._layout(name))
                 backend.copy(held, self._arrays[name])
             elif name in self.objects:
                 self.objects[name] = content
@@ -214,24 +245,38 @@ class Executable:
         backend = self._by_memory[slot.memory]
         return backend.view(self._arenas[slot.memory], slot.offset, shape, tensor.dtype)
 
-    def _feeder(self, name: str) -> Callable[[Array], None]:
-        held, layout = self._arrays[name], self.plan.memory.layouts[name]
-        inside, around = plain_content(held, layout, None), halo_parts(held, layout)
+    def _home(self, name: str) -> Array:
+        """Where a borrowed value lies while steps run one by one."""
+        tensor, host = self.values[name].tensor, self._by_memory[HOST]
+        shape = PLAIN.physical_shape(tensor)
+        return host.view(host.allocate(max(tensor.nbytes, 1)), 0, shape, tensor.dtype)
 
-        def feed(content: Array) -> None:
-            for part in around:
-                part.fill(layout.fill)
-            np.copyto(inside, content)
+    def _mover(self, name: str) -> Callable[[Array], None]:
+        """What makes the steps that use a borrowed value find it elsewhere."""
+        movers = [
+            cast(BorrowingRun, run).mover(self._at_home[name])
+            for step, run in zip(self.plan.steps, self.step_runs, strict=True)
+            if name in step.node.reads or name in step.node.outputs
+        ]
 
-        return feed
+        def move(array: Array) -> None:
+            for mover in movers:
+                mover(array)
 
-    def _fetcher(self, name: str) -> Callable[[], Any]:
-        if name in self._arrays:
-            array = self._arrays[name]
-            return lambda: array.copy()
-        if name in self.plan.objects:
-            return lambda: _owned(self.objects[name])
-        return partial(np.array, self.values[name].known)
+        return move
+
+    def _backend_of(self, name: str) -> Backend:
+        return self._by_memory[self._slots[name].memory if name in self._slots else HOST]
+
+    def _layout(self, name: str) -> Layout:
+        return self.plan.memory.layouts.get(name, PLAIN)
+
+    def _fetch(self, name: str) -> Any:
+        """An output that belongs to the caller."""
+        held = self.plan.outputs[name]
+        if held in self._arrays:
+            return self._arrays[held].copy()
+        return _owned(self.objects[held] if held in self.plan.objects else self.values[held].known)
 
     def _bind(self, progress: Progress) -> tuple[list[Program], list[Run]]:
         """Programs of consecutive steps on one backend, and the same work step by step."""
@@ -242,7 +287,7 @@ class Executable:
             members = list(group)
             if backend is None:
                 singles = [self._special(step) for _, step in members]
-                programs.extend(_Single(run) for run in singles)
+                programs.append(SequentialProgram(singles))
                 runs.extend(singles)
             else:
                 bound = self._bound_steps(members, progress)
@@ -323,18 +368,6 @@ class Executable:
         held = self._packed.get(key, make)
         self._held.append(held)
         return held.arrays
-
-
-@dataclass(frozen=True, slots=True)
-class _Single:
-    run: Run
-
-    @property
-    def steps(self) -> Sequence[Run]:
-        return (self.run,)
-
-    def __call__(self) -> None:
-        self.run()
 
 
 def find_kernel(backend: Backend, step: Step, task: Task) -> Kernel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,18 +46,17 @@ def named_feeds(inputs: Mapping[str, Type], feeds: Any) -> dict[str, Any]:
     FeedError
         Where inputs are missing or unknown; names them.
     """
-    expected = ", ".join(map(repr, inputs))
     if isinstance(feeds, Mapping):
         given = dict(feeds)
     elif isinstance(feeds, list | tuple) and not _is_value_of_only_input(inputs, feeds):
         if len(feeds) != len(inputs):
-            raise FeedError(f"{len(feeds)} feeds for {len(inputs)} inputs ({expected})")
+            raise FeedError(f"{len(feeds)} feeds for {len(inputs)} inputs ({_listed(inputs)})")
         given = dict(zip(inputs, feeds, strict=True))
     elif len(inputs) == 1:
         given = {next(iter(inputs)): feeds}
     else:
         raise FeedError(
-            f"one array was given, the model has {len(inputs)} inputs ({expected}): "
+            f"one array was given, the model has {len(inputs)} inputs ({_listed(inputs)}): "
             "give a list in this order or a dict by name"
         )
     missing = [name for name in inputs if name not in given]
@@ -65,8 +64,12 @@ def named_feeds(inputs: Mapping[str, Type], feeds: Any) -> dict[str, Any]:
     if missing or unknown:
         parts = [f"missing: {', '.join(map(repr, missing))}"] * bool(missing)
         parts += [f"unknown: {', '.join(map(repr, unknown))}"] * bool(unknown)
-        raise FeedError(f"{'; '.join(parts)}; the model's inputs are {expected}")
+        raise FeedError(f"{'; '.join(parts)}; the model's inputs are {_listed(inputs)}")
     return given
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _is_value_of_only_input(inputs: Mapping[str, Type], feeds: Sequence[Any]) -> bool:
@@ -121,6 +124,8 @@ def _checked(name: str, feed: Any, expected: Type) -> Any:
 
 
 def _as_array(feed: Any, expected: TensorType) -> Array:
+    if type(feed) is np.ndarray and feed.dtype == expected.dtype and expected.dtype != STRING:
+        return feed
     if hasattr(feed, "__cuda_array_interface__") and hasattr(feed, "get"):
         feed = feed.get()
     if expected.dtype == STRING:

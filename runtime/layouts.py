@@ -39,17 +39,6 @@ def write_content(content: Array, held: Array, layout: Layout) -> None:
             by_block[:, block, : piece.shape[1]] = piece
 
 
-def halo_parts(held: Array, layout: Layout) -> list[Array]:
-    """Views that make up the halo of memory in a layout."""
-    if not layout.halo:
-        return []
-    parts = []
-    for axis in _spatial_axes(held, layout):
-        for part in (slice(layout.halo), slice(-layout.halo, None)):
-            parts.append(held[(*(slice(None),) * axis, part)])
-    return parts
-
-
 def _spatial_axes(held: Array, layout: Layout) -> range:
     first = 1 if layout.kind == "channels_last" else 2
     return range(first, held.ndim if layout.kind == "plain" else held.ndim - 1)

@@ -44,7 +44,7 @@ class Stopwatch:
         self, backend: Backend, kernel: Kernel, task: Task, config: Config, seed: int = 0
     ) -> float:
         """Seconds of one run of the kernel on random inputs, without entering a program."""
-        with backend.running(self.threads), np.errstate(all="ignore"):
+        with backend.running(self.threads):
             if backend.name not in self._entering:
                 self._entering[backend.name] = self._best(backend.bind([], self.threads))
             alone = self._best(bind_alone(backend, kernel, task, config, self.threads, seed))

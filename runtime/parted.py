@@ -57,6 +57,10 @@ class PartedExecutable:
             for name, array in arrays.items()
         }
 
+    def expect(self) -> None:
+        """Told that a run is about to come."""
+        self.first.expect()
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
         """Execute on checked feeds; the outputs belong to the caller.
 
@@ -106,8 +110,9 @@ class _Batch:
                 except IndexError:
                     return
                 try:
-                    lane.execute(self._owner.part(self._feeds, index))
-                    lane.write_outputs(self._owner.part(self._outputs, index))
+                    outputs = self._owner.part(self._outputs, index)
+                    lane.execute(self._owner.part(self._feeds, index), outputs)
+                    lane.write_outputs(outputs)
                 except Exception as error:
                     self.failures.append((index, error))
 

@@ -14,6 +14,9 @@ class SequentialProgram:
 
     steps: Sequence[Run]
 
+    def expect(self) -> None:
+        """Nothing sleeps."""
+
     def __call__(self) -> None:
         for step in self.steps:
             step()

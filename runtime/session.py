@@ -96,6 +96,7 @@ class Session:
         self._pid = os.getpid()
         self._packed = PackedWeights()
         self._executables: OrderedDict[object, Bound] = OrderedDict()
+        self._latest: Bound | None = None
         self._variants: dict[tuple[str, ...], Graph] = {}
         self._shape_feeds = feeds_that_set_shapes(self.graph)
 
@@ -184,6 +185,9 @@ class Session:
         whole: bool = False,
     ) -> dict[str, Any]:
         """Check feeds, then execute segment after segment; on request whole batches only."""
+        self._refuse_forked()
+        if self._latest is not None:
+            self._latest.expect()  # Threads wake while feeds are checked.
         checked = checked_feeds(self.graph, {} if feeds is None else feeds)
         with self._exclusive():
             graph = self._graph_for(outputs)
@@ -242,6 +246,7 @@ class Session:
         """Free arenas and packed weights."""
         with self._lock:
             self._executables.clear()
+            self._latest = None
             self._packed = PackedWeights()
 
     def __enter__(self) -> Session:
@@ -315,6 +320,7 @@ class Session:
             while len(self._executables) > _MAX_PLANS:
                 self._executables.popitem(last=False)
         self._executables.move_to_end(key)
+        self._latest = found
         return found
 
     def _bind(
@@ -364,11 +370,15 @@ class Session:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """One thread at a time. A lock that another thread held at a fork stays locked for good."""
+        """One thread at a time."""
+        self._refuse_forked()
+        with self._lock:
+            yield
+
+    def _refuse_forked(self) -> None:
+        """Raise in a forked child: a lock that another thread held then stays locked for good."""
         if os.getpid() != self._pid:
             raise BackendError(
                 "this session was made before os.fork(): threads and devices do not survive it; "
                 "make the session in the child, or start the child with 'spawn'"
             )
-        with self._lock:
-            yield

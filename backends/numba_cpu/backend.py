@@ -177,6 +177,9 @@ class _Parts:
         self._parts = parts
         self.steps: Sequence[Run] = [step for part in parts for step in part.steps]
 
+    def expect(self) -> None:
+        self._parts[0].expect()
+
     def __call__(self) -> None:
         for part in self._parts:
             part()

@@ -23,6 +23,7 @@ class NativeKernel:
     scheme: ClassVar[str]
     operators: ClassVar[tuple[type[Op], ...]]
     last_resort: ClassVar[bool] = False
+    borrows: ClassVar[bool] = True
 
     @property
     def lanes(self) -> int:

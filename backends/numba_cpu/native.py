@@ -9,27 +9,29 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 from mnnpy.backends.numba_cpu.jit import host_jit
 from mnnpy.backends.numba_cpu.walking import (
-    ARRIVED,
-    ASLEEP,
-    DONE,
-    STEPS,
-    TABLE,
+    BOARD,
+    CONDITION,
+    MUTEX,
     lead_code,
-    publish_code,
+    rouse_code,
     serve_code,
     walk_code,
 )
 from mnnpy.runtime.contracts import Run
 from mnnpy.runtime.graph.types import Array
 
-_PATIENCE = 100_000
-"""Glances at the board before a worker falls asleep: about a tenth of a millisecond."""
+_PATIENCE = 300_000
+"""Glances at the board before a worker falls asleep: about a third of a millisecond."""
+
+
+def address_of(array: Array) -> int:
+    """Where the array's first element lies."""
+    return int(array.__array_interface__["data"][0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,12 +52,25 @@ class NativeCall:
     @staticmethod
     def bind(address: int, arrays: Sequence[Array], units: int) -> NativeCall:
         """Keep the arrays alive and pass their addresses, in order."""
-        addresses = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+        addresses = (ctypes.c_void_p * len(arrays))(*map(address_of, arrays))
         return NativeCall(address, addresses, units, tuple(arrays))
 
     def __call__(self) -> None:
         """All of the work, on this thread."""
         NativeProgram([self], 1)()
+
+    def mover(self, bound: Array) -> Callable[[Array], None]:
+        """What makes the kernel use another array in place of ``bound``, or of parts of it."""
+        start = address_of(bound)
+        inside = range(start, start + bound.nbytes)
+        places = [(i, p - start) for i, p in enumerate(self.pointers) if p and p in inside]
+
+        def move(array: Array) -> None:
+            there = address_of(array)
+            for index, offset in places:
+                self.pointers[index] = there + offset
+
+        return move
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +82,16 @@ class NativeSequence:
     def __call__(self) -> None:
         """All of the work, on this thread."""
         NativeProgram([self], 1)()
+
+    def mover(self, bound: Array) -> Callable[[Array], None]:
+        """As :meth:`NativeCall.mover`, for all calls."""
+        movers = [call.mover(bound) for call in self.calls]
+
+        def move(array: Array) -> None:
+            for mover in movers:
+                mover(array)
+
+        return move
 
 
 class NativeProgram:
@@ -81,15 +106,19 @@ class NativeProgram:
         ).reshape(-1, 3)
         self._checks = [call.check for call in calls if call.check is not None]
         self._arrived = np.zeros(8, dtype=np.int64)
+        self._job = address_of(self._table), len(self._table), address_of(self._arrived)
         self._team = _team(threads, os.getpid()) if threads > 1 else None
 
+    def expect(self) -> None:
+        if self._team is not None:
+            self._team.rouse()
+
     def __call__(self) -> None:
-        table, arrived = self._table.ctypes.data, self._arrived.ctypes.data
+        table, steps, arrived = self._job
         if self._team is None:
-            _walk()(table, len(self._table), 0, 1, arrived)
+            _walk()(table, steps, 0, 1, arrived)
         else:
-            self._arrived[0] = 0
-            self._team.run(table, len(self._table), arrived)
+            self._team.run(table, steps, arrived)
         for check in self._checks:
             check()
 
@@ -99,32 +128,39 @@ def _calls(step: NativeCall | NativeSequence) -> tuple[NativeCall, ...]:
 
 
 class _Team:
-    """Threads that watch for jobs for a moment after each, then sleep until they are woken."""
+    """Threads that watch for jobs for a moment after each, then sleep until they are woken.
+
+    Workers never come back from generated code, so that no job waits for Python's interpreter.
+    """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._lock = threading.Lock()
-        self._board = np.zeros(ASLEEP + 2 * threads, dtype=np.int64)
-        self._wake = [threading.Semaphore(0) for _ in range(threads)]
+        self._board = np.zeros(BOARD, dtype=np.int64)
+        self._start = start = address_of(self._board)
+        _libc().pthread_mutex_init(ctypes.c_void_p(start + 8 * MUTEX), None)
+        _libc().pthread_cond_init(ctypes.c_void_p(start + 8 * CONDITION), None)
         self._workers = [
-            threading.Thread(target=self._work, args=(index,), name=f"mnnpy-{index}", daemon=True)
+            threading.Thread(
+                target=_serve(),
+                args=(start, index, threads, _PATIENCE),
+                name=f"mnnpy-{index}",
+                daemon=True,
+            )
             for index in range(1, threads)
         ]
         for worker in self._workers:
             worker.start()
         self._avoided = -1
 
+    def rouse(self) -> None:
+        """Have the workers watch for a job that is about to come."""
+        _rouse()(self._start)
+
     def run(self, table: int, steps: int, arrived: int) -> None:
-        board = self._board
         with self._lock:
             self._keep_off(_current_core())
-            board[TABLE], board[STEPS], board[ARRIVED], board[DONE] = table, steps, arrived, 0
-            _publish()(board.ctypes.data, self.threads)
-            try:
-                for index in np.flatnonzero(board[ASLEEP + self.threads + 1 :]):
-                    self._wake[index + 1].release()
-            finally:
-                _lead()(board.ctypes.data, self.threads)
+            _lead()(self._start, self.threads, table, steps, arrived)
 
     def _keep_off(self, core: int) -> None:
         """Keep the workers off the caller's core.
@@ -140,12 +176,6 @@ class _Team:
                 os.sched_setaffinity(worker.native_id, others)
         self._avoided = core
 
-    def _work(self, index: int) -> None:
-        serve, seen = _serve(), 0
-        while True:
-            seen = serve(self._board.ctypes.data, index, self.threads, seen, _PATIENCE)
-            self._wake[index].acquire()
-
 
 def _current_core() -> int:
     """The core that this thread runs on; -1 where the system does not say."""
@@ -153,8 +183,9 @@ def _current_core() -> int:
 
 
 @cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
+def _libc() -> ctypes.PyDLL:
+    """The C library; calls are too short to let other threads of Python run meanwhile."""
+    return ctypes.PyDLL(None)
 
 
 @cache
@@ -165,26 +196,26 @@ def _team(threads: int, process: int) -> _Team:
 
 @cache
 def _walk() -> Callable[..., None]:
-    return _native(walk_code(), "walk", None, "pqqqp")
-
-
-@cache
-def _publish() -> Callable[..., None]:
-    return _native(publish_code(), "publish", None, "pq")
+    return _native(walk_code(), "walk", "pqqqp")
 
 
 @cache
 def _lead() -> Callable[..., None]:
-    return _native(lead_code(), "lead", None, "pq")
+    return _native(lead_code(), "lead", "pqpqp")
 
 
 @cache
-def _serve() -> Callable[..., int]:
-    return _native(serve_code(), "serve", ctypes.c_int64, "pqqqq")
+def _rouse() -> Callable[..., None]:
+    return _native(rouse_code(), "rouse", "p")
 
 
-def _native(code: str, name: str, result: Any, parameters: str) -> Callable[..., Any]:
+@cache
+def _serve() -> Callable[..., None]:
+    return _native(serve_code(), "serve", "pqqq")
+
+
+def _native(code: str, name: str, parameters: str) -> Callable[..., None]:
     """A function of a module; parameters are ``p`` for addresses and ``q`` for numbers."""
     kinds = {"p": ctypes.c_void_p, "q": ctypes.c_int64}
-    kind = ctypes.CFUNCTYPE(result, *(kinds[letter] for letter in parameters))
+    kind = ctypes.CFUNCTYPE(None, *(kinds[letter] for letter in parameters))
     return kind(host_jit().address(code, name))

@@ -18,6 +18,7 @@ class ViewInPlace(NativeKernel):
     __slots__ = ()
     scheme = "view"
     operators = (Op,)
+    borrows = False
 
     def reject(self, task: Task, device: Device) -> str | None:
         return View().reject(task)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from string import Template
 
-TABLE, STEPS, ARRIVED, DONE, ASLEEP = 1, 2, 3, 4, 8
-"""Places on the board, whose first number is the generation. From ``ASLEEP`` on there is a flag for
-each thread, and behind them a flag for each that the leader must wake."""
+_TABLE, _STEPS, _ARRIVED, _DONE, _SLEEPERS, _ALARMS = 1, 2, 3, 4, 5, 6
+MUTEX, CONDITION, BOARD = 8, 24, 40
+"""Places on the board, whose first number is the generation, and its size. The mutex and the
+condition that sleepers wait for are POSIX's, 128 bytes of room each; """
 
 _AWAIT = """
 declare i32 @sched_yield()
@@ -82,49 +83,42 @@ exit:
 }
 """
 
-_PUBLISH = """
-define void @publish(ptr %board, i64 %threads) nounwind {
-entry:
-  %generation = atomicrmw add ptr %board, i64 1 seq_cst
-  br label %next
-next:
-  %i = phi i64 [ 1, %entry ], [ %following, %next ]
-  %place = add i64 %i, $asleep
-  %flag = getelementptr i64, ptr %board, i64 %place
-  %asleep = atomicrmw xchg ptr %flag, i64 0 seq_cst
-  %behind = add i64 %place, %threads
-  %woken = getelementptr i64, ptr %board, i64 %behind
-  store i64 %asleep, ptr %woken
-  %following = add i64 %i, 1
-  %more = icmp ult i64 %following, %threads
-  br i1 %more, label %next, label %exit
-exit:
-  ret void
-}
-"""
-
 _LEAD = """
-define void @lead(ptr %board, i64 %threads) nounwind {
+define void @lead(
+  ptr %board, i64 %threads, ptr %table, i64 %steps, ptr %arrived
+) nounwind {
 entry:
+  %table_at = getelementptr i64, ptr %board, i64 $table
+  %steps_at = getelementptr i64, ptr %board, i64 $steps
+  %arrived_at = getelementptr i64, ptr %board, i64 $arrived
+  %done_at = getelementptr i64, ptr %board, i64 $done
+  store ptr %table, ptr %table_at
+  store i64 %steps, ptr %steps_at
+  store ptr %arrived, ptr %arrived_at
+  store i64 0, ptr %arrived
+  store i64 0, ptr %done_at
+  %generation = atomicrmw add ptr %board, i64 1 seq_cst
+  call void @wake(ptr %board)
   call void @job(ptr %board, i64 0, i64 %threads)
   %others = sub i64 %threads, 1
-  %place = getelementptr i64, ptr %board, i64 $done
-  call void @await(ptr %place, i64 %others)
+  call void @await(ptr %done_at, i64 %others)
   ret void
 }
 """
 
 _SERVE = """
-define i64 @serve(ptr %board, i64 %thread, i64 %threads, i64 %seen, i64 %patience) nounwind {
+define void @serve(ptr %board, i64 %thread, i64 %threads, i64 %patience) nounwind {
 entry:
-  %place = add i64 %thread, $asleep
-  %flag = getelementptr i64, ptr %board, i64 %place
-  %finished = getelementptr i64, ptr %board, i64 $done
+  %done_at = getelementptr i64, ptr %board, i64 $done
+  %sleepers_at = getelementptr i64, ptr %board, i64 $sleepers
+  %mutex = getelementptr i64, ptr %board, i64 $mutex
+  %condition = getelementptr i64, ptr %board, i64 $condition
+  %alarms_at = getelementptr i64, ptr %board, i64 $alarms
   br label %watch
 watch:
-  %last = phi i64 [ %seen, %entry ], [ %last, %patient ], [ %job, %work ]
-  %spins = phi i64 [ 0, %entry ], [ %more, %patient ], [ 0, %work ]
-  %now = load atomic i64, ptr %board seq_cst, align 8
+  %last = phi i64 [ 0, %entry ], [ %last, %patient ], [ %last, %awake ], [ %now, %work ]
+  %spins = phi i64 [ 0, %entry ], [ %more, %patient ], [ 0, %awake ], [ 0, %work ]
+  %now = load atomic i64, ptr %board acquire, align 8
   %new = icmp ne i64 %now, %last
   br i1 %new, label %work, label %patient
 patient:
@@ -132,20 +126,61 @@ patient:
   %long = icmp ugt i64 %more, %patience
   br i1 %long, label %tired, label %watch
 tired:
-  store atomic i64 1, ptr %flag seq_cst, align 8
-  %again = load atomic i64, ptr %board seq_cst, align 8
-  %missed = icmp ne i64 %again, %last
-  br i1 %missed, label %awake, label %sleep
-awake:
-  store atomic i64 0, ptr %flag seq_cst, align 8
-  br label %work
-work:
-  %job = phi i64 [ %now, %watch ], [ %again, %awake ]
-  call void @job(ptr %board, i64 %thread, i64 %threads)
-  %count = atomicrmw add ptr %finished, i64 1 acq_rel
-  br label %watch
+  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
+  %before = atomicrmw add ptr %sleepers_at, i64 1 seq_cst
+  %heard = load atomic i64, ptr %alarms_at seq_cst, align 8
+  br label %look
+look:
+  %generation = load atomic i64, ptr %board seq_cst, align 8
+  %published = icmp ne i64 %generation, %last
+  %alarms = load atomic i64, ptr %alarms_at seq_cst, align 8
+  %alarmed = icmp ne i64 %alarms, %heard
+  %called = or i1 %published, %alarmed
+  br i1 %called, label %awake, label %sleep
 sleep:
-  ret i64 %last
+  %waited = call i32 @pthread_cond_wait(ptr %condition, ptr %mutex)
+  br label %look
+awake:
+  %after = atomicrmw sub ptr %sleepers_at, i64 1 seq_cst
+  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
+  br label %watch
+work:
+  call void @job(ptr %board, i64 %thread, i64 %threads)
+  %count = atomicrmw add ptr %done_at, i64 1 acq_rel
+  br label %watch
+}
+"""
+
+_ROUSE = """
+define void @rouse(ptr %board) nounwind {
+  %alarms_at = getelementptr i64, ptr %board, i64 $alarms
+  %alarm = atomicrmw add ptr %alarms_at, i64 1 seq_cst
+  call void @wake(ptr %board)
+  ret void
+}
+"""
+
+_WAKE = """
+declare i32 @pthread_mutex_lock(ptr)
+declare i32 @pthread_mutex_unlock(ptr)
+declare i32 @pthread_cond_wait(ptr, ptr)
+declare i32 @pthread_cond_broadcast(ptr)
+
+define internal void @wake(ptr %board) nounwind {
+entry:
+  %sleepers_at = getelementptr i64, ptr %board, i64 $sleepers
+  %sleepers = load atomic i64, ptr %sleepers_at seq_cst, align 8
+  %some = icmp ne i64 %sleepers, 0
+  br i1 %some, label %wake, label %exit
+wake:
+  %mutex = getelementptr i64, ptr %board, i64 $mutex
+  %condition = getelementptr i64, ptr %board, i64 $condition
+  %locked = call i32 @pthread_mutex_lock(ptr %mutex)
+  %unlocked = call i32 @pthread_mutex_unlock(ptr %mutex)
+  %woken = call i32 @pthread_cond_broadcast(ptr %condition)
+  br label %exit
+exit:
+  ret void
 }
 """
 
@@ -168,26 +203,41 @@ def walk_code() -> str:
     return _AWAIT + Template(_WALK).substitute(linkage="")
 
 
-def publish_code() -> str:
-    """Module with ``publish(board, threads)``: raises the generation, notes who was asleep."""
-    return _PUBLISH.replace("$asleep", str(ASLEEP))
-
-
 def lead_code() -> str:
-    """Module with ``lead(board, threads)``: the leader's share, and waiting for all others'."""
+    """Module with ``lead(board, threads, table, steps, arrived)``: has the team walk a table.
+
+    Publishes the job, wakes who sleeps, does the leader's share and waits for all others'.
+    """
     return _with_walk(_LEAD)
 
 
-def serve_code() -> str:
-    """Module with ``serve(board, thread, threads, seen, patience)``: does jobs until none comes.
+def rouse_code() -> str:
+    """Module with ``rouse(board)``: wakes who sleeps, who then watch for a job."""
+    return _with_places(_WAKE + _ROUSE)
 
-    After ``patience`` glances at the board without a new job it returns the last generation that it
-    has seen; the worker then sleeps until it is woken.
+
+def serve_code() -> str:
+    """Module with ``serve(board, thread, threads, patience)``, which never returns.
+
+    Does jobs; after ``patience`` glances at the board without a new one it sleeps until the leader
+    wakes it.
     """
     return _with_walk(_SERVE)
 
 
 def _with_walk(code: str) -> str:
-    places = {"table": TABLE, "steps": STEPS, "arrived": ARRIVED, "done": DONE, "asleep": ASLEEP}
-    whole = Template(_AWAIT + _WALK + _JOB + code)
-    return whole.substitute(linkage="internal", **{k: str(v) for k, v in places.items()})
+    return _with_places(_AWAIT + _WALK + _JOB + _WAKE + code)
+
+
+def _with_places(code: str) -> str:
+    return Template(code).substitute(
+        linkage="internal",
+        table=_TABLE,
+        steps=_STEPS,
+        arrived=_ARRIVED,
+        done=_DONE,
+        sleepers=_SLEEPERS,
+        alarms=_ALARMS,
+        mutex=MUTEX,
+        condition=CONDITION,
+    )

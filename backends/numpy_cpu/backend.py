@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property
 from typing import Any
 
@@ -62,13 +62,14 @@ class NumpyBackend(host_memory.HostMemory):
     def _bind(self, step: BoundStep) -> Run:
         return step.kernel.bind(step.task, step.choice.config, step.buffers)
 
-    def running(self, threads: int | None) -> AbstractContextManager[object]:
-        if threads is None:
-            return nullcontext()
-        limiter: AbstractContextManager[object] = _blas_controller().limit(
-            limits=threads, user_api="blas"
-        )
-        return limiter
+    @contextmanager
+    def running(self, threads: int | None) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(np.errstate(all="ignore"))
+            if threads is not None:
+                limited = _blas_controller().limit(limits=threads, user_api="blas")
+                stack.enter_context(limited)
+            yield
 
 
 def _numpy() -> ArrayModule:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mnnpy.runtime.contracts import Backend, Task
+from mnnpy.runtime.contracts import Backend, Kernel, Task
 from mnnpy.runtime.graph.types import Array, TensorType, Value
 from mnnpy.runtime.ops.fused import Copy
 from mnnpy.runtime.ops.slicing import Concat
@@ -85,9 +85,19 @@ class _Shadow:
             if name in self.slots:
                 self.write(name, self.fresh(name))
         for index, step in enumerate(self.plan.steps):
+            self.refuse_borrowed(step, f"step {index} ({step.node})")
             self.take(step, self.plan.memory.workspaces[index], f"step {index} ({step.node})")
         for name, held in self.plan.outputs.items():
             self.read(held, f"graph output {name!r}")
+
+    def refuse_borrowed(self, step: Step, where: str) -> None:
+        """Only kernels that can follow a value from array to array may touch borrowed ones."""
+        touched = self.plan.memory.borrowed.intersection((*step.node.reads, *step.node.outputs))
+        for name in sorted(touched):
+            if name in self.slots:
+                self.problems.append(f"{name!r} is borrowed, and has a slot")
+            if step.choice.scheme == "object" or not self.kernel(step).borrows:
+                self.problems.append(f"{where} cannot borrow {name!r}")
 
     def take(self, step: Step, workspace: Slot | None, where: str) -> None:
         """One step: its reads, its workspace, its writes."""
@@ -174,9 +184,11 @@ class _Shadow:
         """Inputs that the step's kernel may overwrite with output 0."""
         if step.choice.scheme == "object" or isinstance(step.node.op, Copy):
             return frozenset()
+        return frozenset(self.kernel(step).inplace(Task.of(step.node, self.values)))
+
+    def kernel(self, step: Step) -> Kernel:
         kernels = self.backends[step.choice.backend].kernels(step.node.op)
-        kernel = next(kernel for kernel in kernels if kernel.scheme == step.choice.scheme)
-        return frozenset(kernel.inplace(Task.of(step.node, self.values)))
+        return next(kernel for kernel in kernels if kernel.scheme == step.choice.scheme)
 
     def read(self, name: str, where: str) -> None:
         """Complain unless all of a value still holds what was written."""

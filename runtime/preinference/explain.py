@@ -173,11 +173,17 @@ def _memory_report(plan: Plan) -> Iterable[str]:
         ratio = f"{peak / bound:.2f}x the lower bound of {nbytes_text(bound)}" if bound else "empty"
         largest = nbytes_text(scratch) if scratch else "none"
         yield f"memory {name}: peak {nbytes_text(peak)}, {ratio}; largest workspace {largest}"
+    if plan.memory.borrowed:
+        names = ", ".join(sorted(plan.memory.borrowed))
+        yield f"read and written where the caller holds them: {names}"
 
 
 def _written_nbytes(plan: Plan, step: Step) -> int:
-    slots = plan.memory.slots
-    return sum(slots[name].nbytes for name in step.node.outputs if name in slots)
+    slots, borrowed = plan.memory.slots, plan.memory.borrowed
+    typed = dict(zip(step.node.outputs, step.types, strict=True))
+    here = sum(slots[name].nbytes for name in typed if name in slots)
+    there = (t for name, t in typed.items() if name in borrowed and isinstance(t, TensorType))
+    return here + sum(t.nbytes for t in there)
 
 
 def _writes(step: Step) -> str:

@@ -102,7 +102,7 @@ def plan_memory(
     total = sum(block.nbytes for block in placed)
     if total > _ADDRESSABLE:
         raise PlanError(f"the plan's values take {total} bytes: more than can be addressed")
-    memories = sorted({block.memory for block in placed})
+    memories = sorted({step.memory for step in steps} | {block.memory for block in placed})
     arenas, bounds = {}, {}
     for memory in memories:
         mine = [block for block in placed if block.memory == memory]

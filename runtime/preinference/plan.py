@@ -32,6 +32,8 @@ class MemoryPlan:
     layouts : value name -> its physical layout.
     workspaces : one per step, None where a step needs none.
     lower_bound : memory name -> the most bytes that are live at one step.
+    borrowed : inputs and outputs that have no slot: they are read and written where the caller
+        holds them, plain.
     """
 
     arenas: Mapping[str, int]
@@ -39,6 +41,7 @@ class MemoryPlan:
     layouts: Mapping[str, Layout]
     workspaces: tuple[Slot | None, ...]
     lower_bound: Mapping[str, int]
+    borrowed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ from mnnpy.runtime.preinference.selection import Measure, Selected, Selector
 
 HOST = "host"
 
+_WORTH_BORROWING = 1 << 16
+"""Bytes that are copied in the time that it takes to find out where an array lies."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Planned:
@@ -166,6 +169,7 @@ class _Assembly:
         self.home: dict[str, tuple[str, Layout]] = {}
         self.steps: list[Step] = []
         self.specs: list[MemoryStep] = []
+        self.borrowing: list[bool] = []
         self.tensors: dict[str, tuple[TensorType, Layout]] = {}
         self.copies: dict[tuple[str, str, Layout], str] = {}
         self.halos: dict[str, int] = {}
@@ -177,7 +181,7 @@ class _Assembly:
         used = {name for entry in order for name in _node(entry).reads} | set(wanted)
         fed = [name for name in self.graph.inputs if name in used and name not in self.objects]
         for name in fed:
-            self._settle(name, HOST, self._fed_layout(name, order, wanted))
+            self._settle(name, HOST, PLAIN)
         for entry in order:
             if isinstance(entry, Selected):
                 self._add(entry)
@@ -189,9 +193,15 @@ class _Assembly:
                 outputs[name] = name
             else:
                 outputs[name] = self._brought(name, HOST, PLAIN)
+        borrowed = self._borrowed(fed, list(outputs.values()))
+        held = [name for name in outputs.values() if name not in borrowed]
         memory, aliases = plan_memory(
-            self.specs, self.tensors, [(name, HOST) for name in fed], list(outputs.values())
+            [_without(spec, borrowed) for spec in self.specs],
+            self.tensors,
+            [(name, HOST) for name in fed if name not in borrowed],
+            held,
         )
+        memory = replace(memory, borrowed=borrowed)
         steps = tuple(
             replace(step, aliases=pairs) for step, pairs in zip(self.steps, aliases, strict=True)
         )
@@ -205,17 +215,15 @@ class _Assembly:
             versions={"mnnpy": mnnpy.runtime.VERSION, "numpy": np.__version__},
         )
 
-    def _fed_layout(
-        self, name: str, order: Sequence[Selected | Node], wanted: Sequence[str]
-    ) -> Layout:
-        """Plain, with a halo where every reader wants the same: it is written with the feed."""
-        layouts = {PLAIN} if name in wanted else set()
-        for entry in order:
-            if name in _node(entry).reads:
-                here = isinstance(entry, Selected) and entry.memory == HOST
-                layouts.update(_layouts_read(entry, name) if here else {PLAIN})
-        (layout, *others) = layouts
-        return PLAIN if others or layout.kind != "plain" else layout
+    def _borrowed(self, fed: Sequence[str], outputs: Sequence[str]) -> frozenset[str]:
+        """Large inputs and outputs that nothing touches but kernels that can borrow."""
+        held = (name for name in (*fed, *outputs) if name in self.home)
+        ends = {name for name in held if self.values[name].tensor.nbytes >= _WORTH_BORROWING}
+        ends -= {name for name in outputs if name in fed or outputs.count(name) > 1}
+        for step, borrows in zip(self.steps, self.borrowing, strict=True):
+            if not borrows:
+                ends.difference_update(step.node.reads, step.node.outputs)
+        return frozenset(ends)
 
     def _collect_halos(self, order: Sequence[Selected | Node]) -> None:
         """The widest halo that readers of each blocked value need: its producer writes that."""
@@ -277,6 +285,7 @@ class _Assembly:
                 _concat_offsets(task, choice.output_layouts[0]),
             )
         )
+        self.borrowing.append(selected.memory == HOST and kernel.borrows)
 
     def _add_object_step(self, node: Node) -> None:
         """A step on Python objects: the reference, on the host."""
@@ -295,6 +304,7 @@ class _Assembly:
         writes = tuple(None if name in self.objects else name for name in node.outputs)
         in_arena = tuple(name if name in self.home else None for name in reads)
         self.specs.append(MemoryStep(in_arena, writes, HOST))
+        self.borrowing.append(False)
 
     def _brought(self, name: str, memory: str, layout: Layout) -> str:
         """The value in the wanted memory and layout; adds copy steps where it is elsewhere.
@@ -323,6 +333,7 @@ class _Assembly:
             copy = Node(target, Copy(), (name,), (target,))
             self.steps.append(Step(copy, choice, (self.values[name].tensor,)))
             self.specs.append(MemoryStep((name,), (target,), memory))
+            self.borrowing.append(given[0] == memory == HOST and self._copy_borrows(by))
             self._settle(target, memory, layout)
             self.copies[key] = target
         return self.copies[key]
@@ -341,16 +352,20 @@ class _Assembly:
         able = (b for b in there if any(k.scheme == "copy" for k in b.kernels(Copy())))
         return (next(able, there[0]) if source == target else there[0]).name
 
+    def _copy_borrows(self, backend: str) -> bool:
+        (copier,) = (b for b in self.selector.backends if b.name == backend)
+        return any(kernel.borrows for kernel in copier.kernels(Copy()))
+
 
 def _node(entry: Selected | Node) -> Node:
     return entry.node if isinstance(entry, Selected) else entry
 
 
-def _layouts_read(entry: Selected | Node, name: str) -> set[Layout]:
-    """Layouts in which a step reads a value."""
-    assert isinstance(entry, Selected)
-    pairs = zip(entry.node.inputs, entry.choice.input_layouts, strict=True)
-    return {layout for read, layout in pairs if read == name}
+def _without(spec: MemoryStep, borrowed: frozenset[str]) -> MemoryStep:
+    """What memory planning sees of a step where some values need no memory."""
+    reads = tuple(None if name in borrowed else name for name in spec.reads)
+    writes = tuple(None if name in borrowed else name for name in spec.writes)
+    return replace(spec, reads=reads, writes=writes)
 
 
 def _concat_offsets(task: Task, layout: Layout) -> tuple[int, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -50,6 +51,20 @@ def test_every_unit_once_and_steps_in_order(threads: int) -> None:
         counts[...] = 0
         program()
         assert (counts == 20).all()
+
+
+def test_those_that_sleep_wake() -> None:
+    """Whether a call was announced, and however long ago."""
+    program, counts = counting(5, 3)
+    pauses = np.random.default_rng(0).choice([0, 1e-4, 3e-4, 1e-3], (200, 2))
+    for before, after in pauses:
+        time.sleep(before)
+        if after:
+            program.expect()
+            time.sleep(after)
+        counts[...] = 0
+        program()
+        assert (counts == 5).all()
 
 
 def test_callers_take_turns() -> None:

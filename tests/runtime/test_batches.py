@@ -174,10 +174,11 @@ def test_what_ends_a_lane_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(bound, PartedExecutable)
     leader, ended, execute = bound.first, threading.Event(), Executable.execute
 
-    def fake(lane: Executable, feeds: Any) -> Any:
+    def fake(lane: Executable, feeds: Any, outputs: Any) -> None:
         if lane is leader:
             assert ended.wait(10)
-            return execute(lane, feeds)
+            execute(lane, feeds, outputs)
+            return
         ended.set()
         raise SystemExit("leaves")
 

@@ -381,6 +381,7 @@ def test_plans_share_what_does_not_depend_on_shapes() -> None:
         opened.run(np.zeros((batch, 4, 12, 12), np.float32))
     assert opened._packed.nbytes == held
     opened._executables.clear()
+    opened._latest = None
     assert opened._packed.nbytes == 0
 
 
