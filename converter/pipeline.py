@@ -35,6 +35,7 @@ from mnnpy.converter.passes.recognise_rms_normalization import recognise_rms_nor
 from mnnpy.converter.passes.recognise_softmax import recognise_softmax
 from mnnpy.converter.passes.recognise_swish import recognise_swish
 from mnnpy.converter.passes.remove_identities import remove_identities
+from mnnpy.converter.passes.trim_kernels import trim_kernels
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.rewrite import Pass
 from mnnpy.runtime.ops.user import OperatorLibrary
@@ -64,6 +65,7 @@ PASSES: tuple[Pass, ...] = (
     form_gemm,
     absorb_pads,
     absorb_slices,
+    trim_kernels,
     absorb_following_affine,
     absorb_preceding_affine,
     expand_batchnorm,

@@ -13,7 +13,7 @@ from mnnpy.backends.numba_cpu.convolutions import (
     pack_bias,
     pack_weights,
 )
-from mnnpy.backends.numba_cpu.dense import DenseKernel, blocked_source, planar_source
+from mnnpy.backends.numba_cpu.dense import DenseKernel, Heights, blocked_source, planar_source
 from mnnpy.backends.numba_cpu.pictures import picture_geometry
 from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.runtime.contracts import Buffers, Config, Device, Layout, Run, Task, Work
@@ -22,6 +22,9 @@ from mnnpy.runtime.preinference.regions import split_anchored
 from mnnpy.schemes.geometry import ConvGeometry
 
 _FEW_CHANNELS = 4
+
+_WORTH_CUTTING = 0.02
+"""Part of the rows of taps."""
 
 _NEAR_NBYTES = 1 << 18
 """Weights that leave room for rows in a cache of a megabyte."""
@@ -56,7 +59,10 @@ class ConvDirect(ConvolutionKernel):
 
     def work(self, task: Task, config: Config) -> Work:
         g, lanes = picture_geometry(split_anchored(task).task), self.lanes
-        return Work(g.n * g.pixels * g.c * g.taps * -(-g.k // lanes) * lanes, task.nbytes, 1)
+        height, width = g.output
+        lines = Heights.of(g).met(height) if _is_cut(g) else height * g.kernel[0]
+        terms = g.n * lines * width * g.kernel[1] * g.c
+        return Work(terms * -(-g.k // lanes) * lanes, task.nbytes, 1)
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         anchored, lanes = split_anchored(task), self.lanes
@@ -84,7 +90,7 @@ class ConvDirect(ConvolutionKernel):
             if is_flat(g) and open_ and not rows_first:
                 origin, target = origin.as_one_row(), target.as_one_row()
                 residuals = tuple(r.as_one_row() for r in residuals)
-            source = blocked_source(g, origin)
+            source = blocked_source(g, origin, cut=_is_cut(g))
         kernel = DenseKernel(
             source,
             target,
@@ -100,6 +106,12 @@ class ConvDirect(ConvolutionKernel):
 def _rows_first(g: ConvGeometry, nbytes: int, rows: int) -> bool:
     """Whether weights stay in the near cache while rows pass, and rows are whole tiles."""
     return nbytes <= _NEAR_NBYTES and g.output[1] % rows == 0
+
+
+def _is_cut(g: ConvGeometry) -> bool:
+    """Whether enough rows of taps meet nothing but padding."""
+    lines = g.output[0] * g.kernel[0]
+    return g.c >= _FEW_CHANNELS and lines - Heights.of(g).met(g.output[0]) > _WORTH_CUTTING * lines
 
 
 def _config(rows: int, vectors: int) -> Config:

@@ -14,6 +14,36 @@ from mnnpy.schemes.geometry import ConvGeometry
 
 
 @dataclass(frozen=True, slots=True)
+class Heights:
+    """Which rows of ``taps`` meet the input, of so many rows, for each row of the output."""
+
+    taps: int
+    size: int
+    begin: int
+    stride: int
+    dilation: int
+
+    @staticmethod
+    def of(g: ConvGeometry) -> Heights:
+        return Heights(g.kernel[0], g.spatial[0], g.begin[0], g.strides[0], g.dilations[0])
+
+    def met(self, rows: int) -> int:
+        """Pairs of an output row and a row of taps that meet the input."""
+        firsts = (row * self.stride - self.begin for row in range(rows))
+        starts = (first + tap * self.dilation for first in firsts for tap in range(self.taps))
+        return sum(0 <= start < self.size for start in starts)
+
+    def between(self, f: Function, row: Value) -> tuple[Value, Value]:
+        """The first row of taps that does, and the one behind the last."""
+        above = f.sub(self.begin, f.mul(row, self.stride))
+        below = f.maximum(f.add(above, self.size), 0)
+        top, _ = f.divide(f.add(f.maximum(above, 0), self.dilation - 1), self.dilation)
+        end, _ = f.divide(f.add(below, self.dilation - 1), self.dilation)
+        top, end = f.minimum(top, self.taps), f.minimum(end, self.taps)
+        return top, f.maximum(end, top)
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """Where a kernel finds its input, in floats.
 
@@ -21,26 +51,28 @@ class Source:
     ----------
     first : of the terms of output pixel (0, 0), from the start of an image.
     row, pixel : steps from one output row and pixel to the next.
+    heights : where rows of taps that meet nothing are left out.
     """
 
     image: int
     first: int
     row: int
     terms: Terms
+    heights: Heights | None = None
 
     @property
     def pixel(self) -> int:
         return self.terms.row_pitch
 
 
-def blocked_source(g: ConvGeometry, x: Blocked) -> Source:
-    """A channel-blocked input with a halo."""
+def blocked_source(g: ConvGeometry, x: Blocked, cut: bool = False) -> Source:
+    """A channel-blocked input with a halo; ``cut`` leaves out rows of taps that meet nothing."""
     vertical = tuple(r * g.dilations[0] * x.row for r in range(g.kernel[0]))
     horizontal = tuple(s * g.dilations[1] * x.lanes for s in range(g.kernel[1]))
     pitch = g.strides[1] * x.lanes
-    terms = Terms(x.blocks, x.plane, x.lanes, x.last_channels, (vertical, horizontal), pitch)
+    terms = Terms(x.blocks, x.plane, x.lanes, x.last_channels, (vertical, horizontal), pitch, cut)
     first = (x.above - g.begin[0]) * x.row + (x.halo - g.begin[1]) * x.lanes
-    return Source(x.image, first, g.strides[0] * x.row, terms)
+    return Source(x.image, first, g.strides[0] * x.row, terms, Heights.of(g) if cut else None)
 
 
 def planar_source(g: ConvGeometry, shape: Sequence[int]) -> Source:
@@ -183,6 +215,8 @@ class DenseKernel:
             for pointer, r in zip(added, self.residuals, strict=True)
         ]
 
+        heights = () if source.heights is None else source.heights.between(f, row)
+
         def tile(rows: int, index: Value | int, lanes: int) -> None:
             first = f.mul(index, self.rows)
             moved = f.mul(first, y.lanes)
@@ -194,6 +228,7 @@ class DenseKernel:
                 ("ptr", f.at(target, moved)),
                 *(("ptr", f.at(pointer, moved)) for pointer in added),
                 *([("ptr", f.at(coming, f.mul(index, step)))] if self.fetched else []),
+                *(("i64", height) for height in heights),
             )
 
         def tiles(lanes: int) -> None:

@@ -27,7 +27,8 @@ class Terms:
 
     Terms run over ``blocks`` (``block_pitch`` apart) of ``channels`` neighbours each, the last
     block of ``last_channels``, and within a block over ``taps``; rows are ``row_pitch`` apart.
-    Weights lie in the same order: block, tap, channel, then V vectors.
+    Weights lie in the same order: block, tap, channel, then V vectors. Where they are ``cut``, the
+    tile gets two numbers more, ``%top`` and ``%bottom``: the rows of taps that it passes.
     """
 
     blocks: int
@@ -36,6 +37,7 @@ class Terms:
     last_channels: int
     taps: tuple[tuple[int, ...], tuple[int, ...]]
     row_pitch: int
+    cut: bool = False
 
     @property
     def count(self) -> int:
@@ -114,7 +116,9 @@ def product_tile(
     """
     tile = Tile(rows, vectors, weights or Weights(vectors * module.lanes))
     names = ["x", "w", "b", "y", *extra, *(["coming"] if tile.weights.fetched else [])]
-    f = Function(module, name, [("ptr", parameter) for parameter in names], True, lanes=lanes)
+    cuts = [("i64", name) for name in ("top", "bottom")] if terms.cut else []
+    parameters = [*(("ptr", parameter) for parameter in names), *cuts]
+    f = Function(module, name, parameters, True, lanes=lanes)
     first = [
         f.load_vector(f.at("%b", v * f.lanes)) if starts else f.constant(0.0)
         for v in range(vectors)
@@ -188,9 +192,13 @@ def _taps(
         _, w, *after = f.loop(len(horizontal), column, carried)
         return [f.at(x, _pitch(vertical)), w, *after]
 
+    top, bottom = ("%top", "%bottom") if terms.cut else (0, len(vertical))
+    weights = len(horizontal) * channels * tile.weights.pitch
+    x, w = f.at(x, f.mul(top, _pitch(vertical))), f.at(w, f.mul(top, weights))
     carried = [("ptr", x), ("ptr", w), *((f.vector, s) for s in sums)]
-    _, w, *after = f.loop(len(vertical), line, carried)
-    return w, after
+    _, w, *after = f.loop(bottom, line, carried, start=top)
+    left = f.sub(len(vertical), bottom) if terms.cut else 0
+    return f.at(w, f.mul(left, weights)), after
 
 
 def _multiply(

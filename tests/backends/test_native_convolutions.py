@@ -25,7 +25,7 @@ PARAMETERS = {
     "kernel": ((1, 1), (3, 3), (1, 3), (3, 1), (5, 5), (1, 7), (7, 1), (2, 3)),
     "pads": ("none", "same", "asymmetric"),
     "strides": ((1, 1), (1, 1), (2, 2), (2, 1)),
-    "dilations": ((1, 1), (1, 1), (2, 2)),
+    "dilations": ((1, 1), (1, 1), (2, 2), (6, 9)),
     "depthwise": (False, False, True),
     "epilogue": ("none", "relu", "clip", "residual", "own input", "hard swish"),
     "halo": (0, 1, 3),

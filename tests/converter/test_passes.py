@@ -25,6 +25,7 @@ from mnnpy.converter.passes.merge_common_subexpressions import merge_common_sube
 from mnnpy.converter.passes.merge_reshapes import merge_reshapes
 from mnnpy.converter.passes.merge_transposes import merge_transposes
 from mnnpy.converter.passes.remove_identities import remove_identities
+from mnnpy.converter.passes.trim_kernels import trim_kernels
 from mnnpy.converter.pipeline import PASSES
 from mnnpy.runtime.graph.evaluate import evaluate
 from mnnpy.runtime.graph.graph import Graph
@@ -451,6 +452,38 @@ CASES: dict[str, Case] = {
         "ConvTranspose",
         {"n": 3, "m": 6},
     ),
+    "taps beside the picture": Case(
+        trim_kernels,
+        f"""({IMAGE}, float[2,4,3,3] W) => (float[1,2,6,6] y)
+        {{y = Conv<pads = [7, 6, 7, 6], dilations = [7, 6]>(x, W)}}""",
+        "Conv",
+    ),
+    "taps above and to the right of the picture": Case(
+        trim_kernels,
+        """(float[n,4,2,9] x, float[2,4,5,3] W) => (float[n,2,2,4] y)
+        {y = Conv<pads = [4, 0, 2, 18], strides = [2, 3], dilations = [1, 8]>(x, W)}""",
+        "Conv",
+        {"n": 2},
+    ),
+    "a kernel around a single pixel": Case(
+        trim_kernels,
+        """(float[1,4,1,1] x, float[6,2,3,3] W, float[6] B) => (float[1,6,1,1] y)
+        {y = Conv<auto_pad = "SAME_UPPER", group = 2>(x, W, B)}""",
+        "Conv",
+    ),
+    "taps that all meet the picture": Case(
+        trim_kernels,
+        f"""({IMAGE}, float[2,4,3,3] W) => (float[1,2,6,6] y)
+        {{y = Conv<pads = [5, 5, 5, 5], dilations = [5, 5]>(x, W)}}""",
+        "Conv",
+    ),
+    "taps beside a picture of unknown size": Case(
+        trim_kernels,
+        """(float[1,4,n,6] x, float[2,4,3,3] W) => (float[1,2,n,6] y)
+        {y = Conv<pads = [7, 7, 7, 7], dilations = [7, 7]>(x, W)}""",
+        "Conv",
+        {"n": 6},
+    ),
     "product as sum": einsum("mk,kn->mn", "3,4", "4,5", "3,5", "MatMul"),
     "product without arrow": einsum("mk, kn", "3,4", "4,5", "3,5", "MatMul"),
     "scores as sum": einsum(
@@ -512,9 +545,33 @@ def test_pass_returns_the_graph_itself_where_nothing_is_left_to_do(name: str) ->
     assert case.change(once) is once
 
 
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("taps beside the picture", (2, 4, 1, 1)),
+        ("taps above and to the right of the picture", (2, 4, 3, 2)),
+        ("a kernel around a single pixel", (6, 2, 1, 1)),
+        ("taps that all meet the picture", (2, 4, 3, 3)),
+    ],
+)
+def test_kernels_are_trimmed_to(name: str, left: tuple[int, ...]) -> None:
+    graph = trim_kernels(graph_of(CASES[name].text))
+    assert graph.constants[str(graph.nodes[0].inputs[1])].shape == left
+
+
 def test_every_pass_file_is_in_the_pipeline() -> None:
     listed = {change.__module__.rsplit(".", 1)[1] for change in PASSES}
-    verbs = ("absorb", "eliminate", "evaluate", "expand", "fold", "form", "merge", "recognise")
+    verbs = (
+        "absorb",
+        "eliminate",
+        "evaluate",
+        "expand",
+        "fold",
+        "form",
+        "merge",
+        "recognise",
+        "trim",
+    )
     files = {
         path.stem
         for folder in pass_files.__path__
