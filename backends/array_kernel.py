@@ -6,17 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from mnnpy.runtime.contracts import (
-    PLAIN,
-    Buffers,
-    Config,
-    Device,
-    Layout,
-    Run,
-    Scheme,
-    Task,
-    Work,
-)
+from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import (
@@ -28,6 +19,7 @@ from mnnpy.runtime.graph.types import (
     TensorType,
     Value,
 )
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.ops.activation import (
     Clip,
     HardSigmoid,

@@ -8,7 +8,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mnnpy.runtime.contracts import Backend, Coefficients, Device, Kernel, Task, Work
+from mnnpy.runtime.contracts import Backend, Kernel, Task
+from mnnpy.runtime.devices import Coefficients, Device, Work
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import FLOAT32, TensorType, Value
 from mnnpy.runtime.measuring import Stopwatch, random_array

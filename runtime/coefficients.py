@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
-from mnnpy.runtime.contracts import Coefficients
+from mnnpy.runtime.devices import Coefficients
 from mnnpy.runtime.errors import ConfigError
 from mnnpy.runtime.files import write_atomically
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias
 
-from mnnpy.runtime.errors import BackendError
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array, ArrayModule, TensorType, Type, Value
+from mnnpy.runtime.layouts import Layout
 
 Run: TypeAlias = Callable[[], None]
 """Bound work: everything decided, every buffer known."""
@@ -29,153 +29,6 @@ class BorrowingRun(Protocol):
 
 Config: TypeAlias = tuple[tuple[str, int | str], ...]
 """A kernel's parameters (tile, split, ...) as sorted pairs: hashable and JSON."""
-
-
-TileRates: TypeAlias = tuple[tuple[int, int, float], ...]
-"""(rows, vectors, multiply-adds per second) of tiles of sums of products that lie in registers, for
-every number of vectors from one on: the lowest tile, the tallest, and some between."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How a tensor lies in memory.
-
-    Parameters
-    ----------
-    kind : ``"plain"`` (row-major, ONNX's axis order), ``"channels_last"`` or ``"blocked"``.
-    block : channels per block of a blocked layout.
-    halo : border of ``fill`` around each spatial axis, written by the producer on every run.
-    """
-
-    kind: str = "plain"
-    block: int = 1
-    halo: int = 0
-    fill: float = 0.0
-
-    def physical_shape(self, tensor: TensorType) -> tuple[int, ...]:
-        """Shape of the memory that holds a tensor of static shape."""
-        shape = tuple(int(dim) for dim in tensor.shape)
-        spatial = tuple(dim + 2 * self.halo for dim in shape[2:])
-        if self.kind == "plain":
-            return (*shape[:2], *spatial)
-        if self.kind == "channels_last":
-            return (shape[0], *spatial, shape[1])
-        return (shape[0], -(-shape[1] // self.block), *spatial, self.block)
-
-    def matches(self, other: Layout) -> bool:
-        """Whether both differ at most in the width of a blocked layout's halo.
-
-        Producers of blocked tensors write the halo that their readers need, so that such layouts
-        need no conversion.
-        """
-        if self.kind == other.kind == "blocked":
-            return (self.block, self.fill) == (other.block, other.fill)
-        return self == other
-
-    def nbytes(self, tensor: TensorType) -> int:
-        return math.prod(self.physical_shape(tensor)) * tensor.dtype.itemsize
-
-    def __str__(self) -> str:
-        name = f"c{self.block}" if self.kind == "blocked" else self.kind
-        return f"{name}+{self.halo}" if self.halo else name
-
-
-PLAIN = Layout()
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What an algorithm does: multiply-adds, bytes moved, calls or launches, and bytes of its own
-    that threads write for each other.
-    """
-
-    macs: int = 0
-    nbytes: int = 0
-    launches: int = 1
-    passed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Coefficients:
-    """Linear cost of one scheme on one device: what its Work costs in seconds."""
-
-    seconds_per_mac: float
-    seconds_per_byte: float
-    seconds_per_launch: float
-
-    def seconds(self, work: Work) -> float:
-        return (
-            work.macs * self.seconds_per_mac
-            + work.nbytes * self.seconds_per_byte
-            + work.launches * self.seconds_per_launch
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """A machine as data: planning needs this, never a live backend.
-
-    Parameters
-    ----------
-    memory : the address space; backends with equal names share buffers without copies.
-    coefficients : scheme name -> measured cost; ``"*"`` serves schemes that were not measured.
-        ``"far"`` says what bytes cost more that steps hand on past the caches, ``"passed"`` those
-        that threads write for each other within a step.
-    grain_nbytes : how much output to finish before the next pass: what stays in a near cache.
-    cache_nbytes : what the caches keep from one step to the next; None where it is not known.
-    efficiency : what each thread after the first adds to a step, in threads.
-    seconds_per_wait : of several threads for each other behind every step.
-    tile_rates : how fast tiles of products run; empty where nobody timed them.
-    """
-
-    kind: str
-    name: str
-    memory: str
-    features: tuple[str, ...] = ()
-    threads: int = 1
-    memory_nbytes: int | None = None
-    grain_nbytes: int = 1 << 62
-    cache_nbytes: int | None = None
-    efficiency: float = 0.0
-    seconds_per_wait: float = 0.0
-    coefficients: Mapping[str, Coefficients] = field(default_factory=dict)
-    tile_rates: TileRates = ()
-
-    def seconds(self, scheme: str, work: Work, handed_nbytes: int = 0) -> float:
-        """Predicted time of a scheme's work on all threads.
-
-        Parameters
-        ----------
-        handed_nbytes : size of the tensors that other steps have written or will read.
-        """
-        found = self.coefficients.get(scheme) or self.coefficients.get("*")
-        if found is None:
-            raise BackendError(f"{self.name!r} has coefficients for neither {scheme!r} nor '*'")
-        alone = found.seconds(work) + self._far_seconds(handed_nbytes)
-        return self.spread(alone, work.launches) + self._passing_seconds(work.passed)
-
-    def spread(self, seconds: float, launches: int) -> float:
-        """What takes one thread so long, on all threads."""
-        gain = 1 + (self.threads - 1) * self.efficiency
-        return seconds / gain + (self.seconds_per_wait if gain > 1 and launches else 0)
-
-    def _passing_seconds(self, nbytes: int) -> float:
-        """What each thread waits for lines of others' caches."""
-        passed = self.coefficients.get("passed")
-        others = (self.threads - 1) / self.threads
-        return passed.seconds(Work(0, nbytes, 0)) * others if passed and nbytes else 0.0
-
-    def _far_seconds(self, handed_nbytes: int) -> float:
-        far = self.coefficients.get("far")
-        if far is None or self.cache_nbytes is None:
-            return 0.0
-        return far.seconds(Work(0, max(0, handed_nbytes - self.cache_nbytes), 0))
-
-    def limited(self, threads: int | None, lanes: int = 1) -> Device:
-        """The device as one of ``lanes`` runs side by side has it, on that many threads at most."""
-        most = self.threads if threads is None else min(self.threads, threads)
-        cache = None if self.cache_nbytes is None else self.cache_nbytes // lanes
-        return replace(self, threads=most, cache_nbytes=cache)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

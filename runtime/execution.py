@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any, NoReturn, TypeAlias, cast
-from weakref import WeakValueDictionary
 
 import numpy as np
 
 from mnnpy.runtime.contracts import (
-    PLAIN,
     Backend,
     BorrowingRun,
     BoundStep,
     Buffers,
-    Config,
     Kernel,
-    Layout,
     Program,
     Run,
     Task,
 )
 from mnnpy.runtime.errors import ExecutionError, PlanError
 from mnnpy.runtime.graph.graph import Node
-from mnnpy.runtime.graph.inference import EVALUATED_ELEMENTS
 from mnnpy.runtime.graph.types import Array
-from mnnpy.runtime.layouts import plain_content, write_content
-from mnnpy.runtime.model_file import release_pages
-from mnnpy.runtime.ops.fused import Copy, Fused
+from mnnpy.runtime.layouts import PLAIN, Layout, plain_content, write_content
+from mnnpy.runtime.ops.fused import Copy
+from mnnpy.runtime.packed_weights import (
+    Held,
+    PackedWeights,
+    constant_key,
+    packed_constants,
+    packing_key,
+)
 from mnnpy.runtime.preinference.plan import Slot, Step
 from mnnpy.runtime.preinference.planner import HOST, Planned
 from mnnpy.runtime.programs import SequentialProgram
@@ -44,31 +44,6 @@ After: TypeAlias = Callable[[Step, Mapping[str, Array]], object]
 
 Progress: TypeAlias = Callable[[float, str], object]
 """Told which part of a plan is bound, 0 to 1, and what is being packed and compiled next."""
-
-
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class Held:
-    """Arrays that plans share, freed with the last plan that holds on to them."""
-
-    arrays: tuple[Array, ...]
-
-
-class PackedWeights:
-    """Packed and uploaded constants, shared by the plans of one session."""
-
-    def __init__(self) -> None:
-        self._held: WeakValueDictionary[object, Held] = WeakValueDictionary()
-
-    def get(self, key: object, make: Callable[[], tuple[Array, ...]]) -> Held:
-        held = self._held.get(key)
-        if held is None:
-            held = self._held[key] = Held(make())
-        return held
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of what plans hold now."""
-        return sum(int(array.nbytes) for held in self._held.values() for array in held.arrays)
 
 
 class Executable:
@@ -333,8 +308,8 @@ class Executable:
         packed_inputs = kernel.packed_inputs(task, config)
         packing = kernel.packing_config(config)
         packed = self._shared(
-            (step.choice.backend, step.choice.scheme, packing, _packing_key(task, step.node)),
-            lambda: _packed(kernel, task, config),
+            (step.choice.backend, step.choice.scheme, packing, packing_key(task, step.node)),
+            lambda: packed_constants(kernel, task, config),
         )
         inputs = tuple(
             None if position in packed_inputs else self._input(backend, name)
@@ -359,7 +334,7 @@ class Executable:
         if name in self._arrays:
             return self._arrays[name]
         known = self.values[name].known
-        key = (backend.describe().memory, _constant_key(name, known))
+        key = (backend.describe().memory, constant_key(name, known))
         (array,) = self._shared(key, lambda: (backend.upload(known),))
         return array
 
@@ -382,16 +357,6 @@ def find_kernel(backend: Backend, step: Step, task: Task) -> Kernel:
     raise PlanError(f"{step.node}: backend {backend.name} has no scheme {step.choice.scheme}")
 
 
-def _packed(kernel: Kernel, task: Task, config: Config) -> tuple[Array, ...]:
-    """The packed constants; what they were made from does not stay in memory."""
-    packed = kernel.pack(task, config)
-    for position in kernel.packed_inputs(task, config):
-        known = task.known(position)
-        if known is not None:
-            release_pages(known)
-    return packed
-
-
 def _silent(fraction: float, now: str) -> None:
     """The progress that nobody wants to hear of."""
 
@@ -402,25 +367,6 @@ def _runner(step: Step) -> str | None:
         step.choice.input_layouts == step.choice.output_layouts
     )
     return None if plain_copy or step.choice.scheme == "object" else step.choice.backend
-
-
-def _packing_key(task: Task, node: Node) -> tuple[object, ...]:
-    """What packed weights depend on: operators and constants, not the shapes of one plan."""
-    parts = task.op.graph.nodes if isinstance(task.op, Fused) else (node,)
-    constants = tuple(
-        _constant_key(name, value.known)
-        for name, value in zip(node.inputs, task.inputs, strict=True)
-        if name is not None and value is not None and value.constant
-    )
-    return (tuple(part.op for part in parts), constants or node.name)
-
-
-def _constant_key(name: str, content: Array) -> tuple[str, object]:
-    """A constant by its name; small ones, which may differ from plan to plan, by content too."""
-    if content.size > EVALUATED_ELEMENTS:
-        return name, None
-    known = repr(content.tolist()) if content.dtype == object else content.tobytes()
-    return name, (content.shape, known)
 
 
 def _owned(value: Any) -> Any:

@@ -1,11 +1,62 @@
-"""Tensors in a layout as people and other engines see them: row-major, in ONNX's axis order."""
+"""How tensors lie in memory, and their content as people and other engines see it: row-major, in
+ONNX's axis order.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 
-from mnnpy.runtime.contracts import Layout
-from mnnpy.runtime.graph.types import Array
+from mnnpy.runtime.graph.types import Array, TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a tensor lies in memory.
+
+    Parameters
+    ----------
+    kind : ``"plain"`` (row-major, ONNX's axis order), ``"channels_last"`` or ``"blocked"``.
+    block : channels per block of a blocked layout.
+    halo : border of ``fill`` around each spatial axis, written by the producer on every run.
+    """
+
+    kind: str = "plain"
+    block: int = 1
+    halo: int = 0
+    fill: float = 0.0
+
+    def physical_shape(self, tensor: TensorType) -> tuple[int, ...]:
+        """Shape of the memory that holds a tensor of static shape."""
+        shape = tuple(int(dim) for dim in tensor.shape)
+        spatial = tuple(dim + 2 * self.halo for dim in shape[2:])
+        if self.kind == "plain":
+            return (*shape[:2], *spatial)
+        if self.kind == "channels_last":
+            return (shape[0], *spatial, shape[1])
+        return (shape[0], -(-shape[1] // self.block), *spatial, self.block)
+
+    def matches(self, other: Layout) -> bool:
+        """Whether both differ at most in the width of a blocked layout's halo.
+
+        Producers of blocked tensors write the halo that their readers need, so that such layouts
+        need no conversion.
+        """
+        if self.kind == other.kind == "blocked":
+            return (self.block, self.fill) == (other.block, other.fill)
+        return self == other
+
+    def nbytes(self, tensor: TensorType) -> int:
+        return math.prod(self.physical_shape(tensor)) * tensor.dtype.itemsize
+
+    def __str__(self) -> str:
+        name = f"c{self.block}" if self.kind == "blocked" else self.kind
+        return f"{name}+{self.halo}" if self.halo else name
+
+
+PLAIN = Layout()
 
 
 def plain_content(held: Array, layout: Layout, channels: int | None) -> Array:

@@ -14,12 +14,12 @@ from mnnpy.runtime.contracts import (
     Config,
     Cost,
     Kernel,
-    Layout,
     Program,
     Task,
 )
 from mnnpy.runtime.graph.graph import Node
 from mnnpy.runtime.graph.types import Array, TensorType, Value
+from mnnpy.runtime.layouts import Layout
 
 _FLUSHED_NBYTES = 8 << 20
 

@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mnnpy.runtime.contracts import Backend
-from mnnpy.runtime.execution import Executable, PackedWeights, Progress
+from mnnpy.runtime.execution import Executable, Progress
 from mnnpy.runtime.graph.types import Array
+from mnnpy.runtime.packed_weights import PackedWeights
 from mnnpy.runtime.preinference.planner import Planned
 
 

@@ -12,15 +12,16 @@ from time import perf_counter
 import numpy as np
 
 from mnnpy.runtime.contracts import Backend, Config, Task
-from mnnpy.runtime.execution import PackedWeights
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import TensorType, Value
 from mnnpy.runtime.measuring import Stopwatch, random_array
+from mnnpy.runtime.packed_weights import PackedWeights
 from mnnpy.runtime.parted import bind_plan
 from mnnpy.runtime.preinference.batches import plan_batch
 from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.planner import Planned
-from mnnpy.runtime.preinference.selection import Candidate, task_key
+from mnnpy.runtime.preinference.selection import Candidate
+from mnnpy.runtime.preinference.task_keys import task_key
 
 _WORTH_MEASURING = 8.0
 """Candidates predicted to be slower than the best by more than this factor are not measured."""

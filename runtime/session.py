@@ -17,7 +17,7 @@ import numpy as np
 
 from mnnpy.runtime.contracts import Backend
 from mnnpy.runtime.errors import BackendError, ConfigError, FeedError, PlanError
-from mnnpy.runtime.execution import After, Before, Executable, PackedWeights, Progress
+from mnnpy.runtime.execution import After, Before, Executable, Progress
 from mnnpy.runtime.feeds import (
     TensorInfo,
     checked_feeds,
@@ -30,6 +30,7 @@ from mnnpy.runtime.graph.inference import infer_values
 from mnnpy.runtime.graph.types import TensorType, Value
 from mnnpy.runtime.model_file import load_model
 from mnnpy.runtime.ops.user import OperatorLibrary
+from mnnpy.runtime.packed_weights import PackedWeights
 from mnnpy.runtime.parted import Bound, bind_plan
 from mnnpy.runtime.preinference.batches import plan_batch
 from mnnpy.runtime.preinference.constraints import Constraints

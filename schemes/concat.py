@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
+from mnnpy.runtime.devices import Work
 from mnnpy.runtime.graph.types import ArrayModule
 from mnnpy.runtime.ops.slicing import Concat
 from mnnpy.schemes.view import copying, nothing

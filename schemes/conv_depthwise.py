@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from itertools import product as cartesian
 
-from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
+from mnnpy.runtime.devices import Work
 from mnnpy.runtime.graph.types import Array, ArrayModule
 from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.schemes.geometry import ConvGeometry, aligned, blocks, in_order, take

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product as cartesian
 
-from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
+from mnnpy.runtime.devices import Work
 from mnnpy.runtime.graph.types import Array, ArrayModule
 from mnnpy.runtime.ops.convolution import Conv, tap_slices
 from mnnpy.schemes.geometry import ConvGeometry, aligned, in_order, padded_images, take

@@ -6,7 +6,8 @@ import math
 from functools import partial
 from itertools import product as cartesian
 
-from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
+from mnnpy.runtime.devices import Work
 from mnnpy.runtime.graph.types import Array, ArrayModule
 from mnnpy.runtime.ops.convolution import ConvTranspose
 from mnnpy.runtime.ops.shape_math import Window

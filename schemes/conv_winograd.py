@@ -11,7 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
+from mnnpy.runtime.devices import Work
 from mnnpy.runtime.graph.types import Array, ArrayModule
 from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.schemes.geometry import (

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
+from mnnpy.runtime.devices import Work
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import BOOL, Array, ArrayModule
 from mnnpy.runtime.ops import activation as act

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
+from mnnpy.runtime.devices import Work
 from mnnpy.runtime.graph.types import Array, ArrayModule
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
 from mnnpy.schemes.geometry import in_order, is_float, rounding, take

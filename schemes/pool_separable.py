@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Scheme, Task
+from mnnpy.runtime.devices import Work
 from mnnpy.runtime.graph.types import FLOAT32, FLOAT64, Array, ArrayModule
 from mnnpy.runtime.ops.numeric import lowest
 from mnnpy.runtime.ops.pooling import AveragePool, MaxPool

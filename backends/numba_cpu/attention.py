@@ -18,7 +18,8 @@ from mnnpy.backends.numba_cpu.strided import Strided
 from mnnpy.backends.numba_cpu.strided_copy import StridedCopy
 from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.backends.numba_cpu.vector_math import exp
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.dims import Shape
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import FLOAT32

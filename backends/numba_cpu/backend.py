@@ -13,7 +13,8 @@ from typing import Any
 from mnnpy.backends import host_memory
 from mnnpy.backends.array_kernel import epilogue_regions
 from mnnpy.runtime.coefficients import load_coefficients
-from mnnpy.runtime.contracts import BoundStep, Device, Kernel, Program, Run
+from mnnpy.runtime.contracts import BoundStep, Kernel, Program, Run
+from mnnpy.runtime.devices import Device
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Value
@@ -77,6 +78,7 @@ class NumbaBackend(host_memory.HostMemory):
         from mnnpy.backends.numba_cpu.conv_separable import ConvSeparable
         from mnnpy.backends.numba_cpu.conv_strassen import ConvStrassen
         from mnnpy.backends.numba_cpu.conv_transposed import ConvTransposedDirect
+        from mnnpy.backends.numba_cpu.conv_volume import ConvVolume
         from mnnpy.backends.numba_cpu.conv_widened import ConvWidened
         from mnnpy.backends.numba_cpu.conv_winograd import ConvWinograd
         from mnnpy.backends.numba_cpu.elementwise import ElementwiseVectors
@@ -111,6 +113,7 @@ class NumbaBackend(host_memory.HostMemory):
                 ConvWidened,
                 ConvPooled,
                 ConvStrassen,
+                ConvVolume,
                 MatMulPacked,
                 MatMulStrassen,
                 MatMulPanels,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from mnnpy.backends.numba_cpu.ir import Function, Value
 from mnnpy.backends.numba_cpu.pictures import picture_shape
-from mnnpy.runtime.contracts import Layout
 from mnnpy.runtime.graph.types import Array, TensorType
+from mnnpy.runtime.layouts import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Blocked:
     ----------
     margin : pixels behind every row, which belong to whoever made the tensor.
     line : whether the tensor is (n, c, w), which has no halo above and below.
+    slices : where the pictures are the slices of one volume, (c, n, h, w): how many there are with
+        the halo in front and behind.
     """
 
     n: int
@@ -29,6 +31,14 @@ class Blocked:
     halo: int
     margin: int = 0
     line: bool = False
+    slices: int = 0
+
+    @staticmethod
+    def of_volume(tensor: TensorType, array: Array) -> Blocked:
+        """One sample of (n, c, d, h, w), which the array holds."""
+        _, c, depth, h, w = (int(size) for size in tensor.shape)
+        halo = (array.shape[-2] - w) // 2
+        return Blocked(depth, c, h, w, array.shape[-1], halo, slices=array.shape[1])
 
     @staticmethod
     def of(tensor: TensorType, array: Array) -> Blocked:
@@ -60,17 +70,25 @@ class Blocked:
         return (self.w + 2 * self.halo + self.margin) * self.lanes
 
     @property
-    def plane(self) -> int:
+    def slice(self) -> int:
+        """Of one block in one picture."""
         return (self.h + 2 * self.above) * self.row
 
     @property
+    def plane(self) -> int:
+        """From one block to the next."""
+        return self.slice * (self.slices or 1)
+
+    @property
     def image(self) -> int:
-        return self.blocks * self.plane
+        """From one picture to the next."""
+        return self.slice if self.slices else self.blocks * self.plane
 
     @property
     def origin(self) -> int:
         """Offset of the first pixel within a plane."""
-        return self.above * self.row + self.halo * self.lanes
+        front = self.halo * self.slice if self.slices else 0
+        return front + self.above * self.row + self.halo * self.lanes
 
 
 def blocked(lanes: int, halo: int = 0) -> Layout:

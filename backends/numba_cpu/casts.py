@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.types import BOOL, DTYPES, DType
 from mnnpy.runtime.ops.casting import Cast
 

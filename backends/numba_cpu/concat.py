@@ -9,8 +9,10 @@ from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.layout_copy import RowCopy
 from mnnpy.backends.numba_cpu.native import NativeSequence
 from mnnpy.backends.numba_cpu.pictures import is_picture
-from mnnpy.runtime.contracts import Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.types import FLOAT32
+from mnnpy.runtime.layouts import Layout
 from mnnpy.runtime.ops.slicing import Concat
 
 

@@ -15,10 +15,12 @@ from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.pictures import picture_geometry
 from mnnpy.backends.numba_cpu.tiles import choose_tile
-from mnnpy.runtime.contracts import PLAIN, Config, Device, Layout, Task
+from mnnpy.runtime.contracts import Config, Task
+from mnnpy.runtime.devices import Device
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.types import Array, Type
 from mnnpy.runtime.graph.types import Value as Known
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.preinference.regions import Anchored, split_anchored

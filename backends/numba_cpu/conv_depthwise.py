@@ -17,7 +17,8 @@ from mnnpy.backends.numba_cpu.convolutions import (
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.pictures import picture_geometry
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.preinference.regions import split_anchored
 from mnnpy.schemes.geometry import ConvGeometry

@@ -13,11 +13,13 @@ from mnnpy.backends.numba_cpu.convolutions import (
     pack_bias,
     pack_weights,
 )
-from mnnpy.backends.numba_cpu.dense import DenseKernel, Heights, blocked_source, planar_source
+from mnnpy.backends.numba_cpu.dense import DenseKernel, Reach, blocked_source, planar_source
 from mnnpy.backends.numba_cpu.pictures import picture_geometry
 from mnnpy.backends.numba_cpu.tiles import choose_tile
-from mnnpy.runtime.contracts import Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.types import Array
+from mnnpy.runtime.layouts import Layout
 from mnnpy.runtime.preinference.regions import split_anchored
 from mnnpy.schemes.geometry import ConvGeometry
 
@@ -60,7 +62,7 @@ class ConvDirect(ConvolutionKernel):
     def work(self, task: Task, config: Config) -> Work:
         g, lanes = picture_geometry(split_anchored(task).task), self.lanes
         height, width = g.output
-        lines = Heights.of(g).met(height) if _is_cut(g) else height * g.kernel[0]
+        lines = Reach.of(g).met(height) if _is_cut(g) else height * g.kernel[0]
         terms = g.n * lines * width * g.kernel[1] * g.c
         return Work(terms * -(-g.k // lanes) * lanes, task.nbytes, 1)
 
@@ -111,7 +113,7 @@ def _rows_first(g: ConvGeometry, nbytes: int, rows: int) -> bool:
 def _is_cut(g: ConvGeometry) -> bool:
     """Whether enough rows of taps meet nothing but padding."""
     lines = g.output[0] * g.kernel[0]
-    return g.c >= _FEW_CHANNELS and lines - Heights.of(g).met(g.output[0]) > _WORTH_CUTTING * lines
+    return g.c >= _FEW_CHANNELS and lines - Reach.of(g).met(g.output[0]) > _WORTH_CUTTING * lines
 
 
 def _config(rows: int, vectors: int) -> Config:

@@ -29,7 +29,8 @@ from mnnpy.backends.numba_cpu.conv_ring import (
 from mnnpy.backends.numba_cpu.convolutions import is_flat
 from mnnpy.backends.numba_cpu.dense import DenseKernel, blocked_source
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 
 
 class ConvInverted(ConvChain):

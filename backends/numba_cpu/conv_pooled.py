@@ -13,10 +13,12 @@ from mnnpy.backends.numba_cpu.conv_ring import RingKernel, RingRows, ring_of, un
 from mnnpy.backends.numba_cpu.convolutions import computed_channels, row_choices
 from mnnpy.backends.numba_cpu.ir import Function, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.graph.types import Value as Known
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.ops.convolution import Conv
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.ops.pooling import MaxPool

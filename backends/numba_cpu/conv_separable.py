@@ -18,7 +18,8 @@ from mnnpy.backends.numba_cpu.conv_direct import ConvDirect
 from mnnpy.backends.numba_cpu.convolutions import is_flat
 from mnnpy.backends.numba_cpu.dense import DenseKernel, blocked_source
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 
 _ROW_FLOATS = 1 << 15
 """One row of all channels between the two lies on the stack."""

@@ -22,7 +22,8 @@ from mnnpy.backends.numba_cpu.pictures import picture_geometry
 from mnnpy.backends.numba_cpu.strassen_code import ROUNDING, pack_factors, strassen_calls
 from mnnpy.backends.numba_cpu.strassen_tile import PRODUCTS, SUMS, Grid, Strassen
 from mnnpy.backends.numba_cpu.tiles import choose_tile
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.preinference.regions import split_anchored
 from mnnpy.schemes.geometry import ConvGeometry

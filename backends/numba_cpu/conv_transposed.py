@@ -26,8 +26,10 @@ from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.pictures import picture_shape, picture_window
 from mnnpy.backends.numba_cpu.products import Terms, product_tile
 from mnnpy.backends.numba_cpu.tiles import choose_tile
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.types import Array
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.ops.convolution import ConvTranspose
 from mnnpy.runtime.ops.shape_math import Window
 from mnnpy.runtime.preinference.regions import split_anchored

@@ -11,7 +11,8 @@ from mnnpy.backends.numba_cpu.conv_chain import ConvChain, Link, cut_chain, sour
 from mnnpy.backends.numba_cpu.conv_depthwise import ConvDepthwise
 from mnnpy.backends.numba_cpu.conv_direct import ConvDirect
 from mnnpy.backends.numba_cpu.conv_ring import RingKernel, RingRows, depthwise_window, unfit_ring
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 
 
 class ConvWidened(ConvChain):

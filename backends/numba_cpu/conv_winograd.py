@@ -30,7 +30,8 @@ from mnnpy.backends.numba_cpu.winograd_code import (
     transform_code,
 )
 from mnnpy.backends.numba_cpu.winograd_tile import Tiling
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.preinference.regions import split_anchored
 from mnnpy.schemes.conv_winograd import winograd_error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 
 from mnnpy.backends.host_memory import aligned_bytes, array_view
 from mnnpy.backends.numba_cpu.epilogues import Epilogue, read_epilogue
-from mnnpy.backends.numba_cpu.pictures import is_picture
 from mnnpy.runtime.contracts import Task
 from mnnpy.runtime.graph.types import FLOAT32, Array
 from mnnpy.runtime.ops.convolution import Conv, ConvTranspose
@@ -16,13 +16,15 @@ from mnnpy.runtime.preinference.regions import Anchored
 from mnnpy.schemes.geometry import ConvGeometry
 
 
-def unfit_convolution(task: Task, anchored: Anchored) -> str | None:
-    """Why a convolution cannot be generated at all, whatever the algorithm."""
+def unfit_convolution(task: Task, anchored: Anchored, axes: Collection[int] = (1, 2)) -> str | None:
+    """Why a convolution cannot be generated at all, whatever the algorithm, which is for such
+    numbers of spatial axes.
+    """
     if not isinstance(anchored.task.op, Conv | ConvTranspose):
         return "no convolution"
     if task.output().dtype != FLOAT32:
         return f"{task.output().dtype} is not float32"
-    if not is_picture(task.output()):
+    if task.output().rank - 2 not in axes:
         return f"{task.output().rank - 2} spatial axes"
     if task.output().size == 0 or anchored.task.tensor(0).size == 0:
         return "nothing to compute"

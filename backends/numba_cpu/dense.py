@@ -14,8 +14,8 @@ from mnnpy.schemes.geometry import ConvGeometry
 
 
 @dataclass(frozen=True, slots=True)
-class Heights:
-    """Which rows of ``taps`` meet the input, of so many rows, for each row of the output."""
+class Reach:
+    """Which ``taps`` along the first axis meet the input of that ``size``, for each output."""
 
     taps: int
     size: int
@@ -24,18 +24,18 @@ class Heights:
     dilation: int
 
     @staticmethod
-    def of(g: ConvGeometry) -> Heights:
-        return Heights(g.kernel[0], g.spatial[0], g.begin[0], g.strides[0], g.dilations[0])
+    def of(g: ConvGeometry) -> Reach:
+        return Reach(g.kernel[0], g.spatial[0], g.begin[0], g.strides[0], g.dilations[0])
 
-    def met(self, rows: int) -> int:
-        """Pairs of an output row and a row of taps that meet the input."""
-        firsts = (row * self.stride - self.begin for row in range(rows))
+    def met(self, outputs: int) -> int:
+        """Pairs of an output and a tap that meet the input."""
+        firsts = (place * self.stride - self.begin for place in range(outputs))
         starts = (first + tap * self.dilation for first in firsts for tap in range(self.taps))
         return sum(0 <= start < self.size for start in starts)
 
-    def between(self, f: Function, row: Value) -> tuple[Value, Value]:
-        """The first row of taps that does, and the one behind the last."""
-        above = f.sub(self.begin, f.mul(row, self.stride))
+    def between(self, f: Function, place: Value) -> tuple[Value, Value]:
+        """The first tap that does, and the one behind the last."""
+        above = f.sub(self.begin, f.mul(place, self.stride))
         below = f.maximum(f.add(above, self.size), 0)
         top, _ = f.divide(f.add(f.maximum(above, 0), self.dilation - 1), self.dilation)
         end, _ = f.divide(f.add(below, self.dilation - 1), self.dilation)
@@ -51,14 +51,16 @@ class Source:
     ----------
     first : of the terms of output pixel (0, 0), from the start of an image.
     row, pixel : steps from one output row and pixel to the next.
-    heights : where rows of taps that meet nothing are left out.
+    reach : where taps of the first axis that meet nothing are left out.
+    deep : whether the first axis is that of the slices of a volume, which are the images.
     """
 
     image: int
     first: int
     row: int
     terms: Terms
-    heights: Heights | None = None
+    reach: Reach | None = None
+    deep: bool = False
 
     @property
     def pixel(self) -> int:
@@ -72,7 +74,19 @@ def blocked_source(g: ConvGeometry, x: Blocked, cut: bool = False) -> Source:
     pitch = g.strides[1] * x.lanes
     terms = Terms(x.blocks, x.plane, x.lanes, x.last_channels, (vertical, horizontal), pitch, cut)
     first = (x.above - g.begin[0]) * x.row + (x.halo - g.begin[1]) * x.lanes
-    return Source(x.image, first, g.strides[0] * x.row, terms, Heights.of(g) if cut else None)
+    return Source(x.image, first, g.strides[0] * x.row, terms, Reach.of(g) if cut else None)
+
+
+def volume_source(g: ConvGeometry, x: Blocked) -> Source:
+    """A sample of a volume with a halo; slices of taps that meet nothing are left out."""
+    pitches = (x.slice, x.row, x.lanes)
+    steps = zip(g.kernel, g.dilations, pitches, strict=True)
+    taps = tuple(tuple(tap * d * pitch for tap in range(k)) for k, d, pitch in steps)
+    starts = zip(g.begin, pitches, strict=True)
+    first = x.origin - sum(begin * pitch for begin, pitch in starts)
+    across = g.strides[2] * x.lanes
+    terms = Terms(x.blocks, x.plane, x.lanes, x.last_channels, taps, across, True)
+    return Source(g.strides[0] * x.slice, first, g.strides[1] * x.row, terms, Reach.of(g), True)
 
 
 def planar_source(g: ConvGeometry, shape: Sequence[int]) -> Source:
@@ -215,7 +229,8 @@ class DenseKernel:
             for pointer, r in zip(added, self.residuals, strict=True)
         ]
 
-        heights = () if source.heights is None else source.heights.between(f, row)
+        at = image if source.deep else row
+        cut = () if source.reach is None else source.reach.between(f, at)
 
         def tile(rows: int, index: Value | int, lanes: int) -> None:
             first = f.mul(index, self.rows)
@@ -228,7 +243,7 @@ class DenseKernel:
                 ("ptr", f.at(target, moved)),
                 *(("ptr", f.at(pointer, moved)) for pointer in added),
                 *([("ptr", f.at(coming, f.mul(index, step)))] if self.fetched else []),
-                *(("i64", height) for height in heights),
+                *(("i64", number) for number in cut),
             )
 
         def tiles(lanes: int) -> None:

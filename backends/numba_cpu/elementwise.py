@@ -15,10 +15,12 @@ from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.pictures import is_picture, picture_shape
 from mnnpy.backends.numba_cpu.pointwise import GENERATED
 from mnnpy.backends.numba_cpu.rows import CHUNK, Rows, blocked_rows, plain_rows
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.dims import Shape
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import BOOL, FLOAT32, Array
+from mnnpy.runtime.layouts import PLAIN, Layout
 
 _FLAT: Config = (("layout", "plain"),)
 

@@ -10,7 +10,8 @@ import numpy as np
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.moves import ITEMSIZES
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.types import INT32, INT64
 from mnnpy.runtime.ops.indexing import Gather
 from mnnpy.runtime.ops.shape_math import normalize_axis

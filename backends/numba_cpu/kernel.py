@@ -8,10 +8,12 @@ from typing import ClassVar
 
 from mnnpy.backends.numba_cpu.jit import Jit
 from mnnpy.backends.numba_cpu.native import NativeCall
-from mnnpy.runtime.contracts import PLAIN, Config, Device, Layout, Task, Work
+from mnnpy.runtime.contracts import Config, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.preinference.regions import is_anchored
 
 

@@ -6,18 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_start
+from mnnpy.backends.numba_cpu.conv_volume import cleared_ends
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.lines import shuffled
-from mnnpy.backends.numba_cpu.pictures import is_picture
+from mnnpy.backends.numba_cpu.native import NativeSequence
 from mnnpy.backends.numba_cpu.strided_copy import exchanges
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device
 from mnnpy.runtime.graph.types import FLOAT32, Array, TensorType
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.ops.fused import Copy
 
 
 class LayoutCopy(NativeKernel):
-    """One row of one channel (plain) or of one block of channels at a time."""
+    """One row of one channel (plain, a block of a single one) or of one block at a time."""
 
     __slots__ = ()
     scheme = "copy"
@@ -25,7 +28,7 @@ class LayoutCopy(NativeKernel):
 
     def reject(self, task: Task, device: Device) -> str | None:
         tensor = task.output()
-        if tensor.dtype != FLOAT32 or not is_picture(tensor):
+        if tensor.dtype != FLOAT32 or tensor.rank not in (3, 4, 5):
             return f"{tensor} has no other layout"
         return None
 
@@ -35,13 +38,20 @@ class LayoutCopy(NativeKernel):
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         (x,), y = buffers.inputs, buffers.outputs[0]
         assert x is not None
-        copy = RowCopy(self.lanes, _placed(task.output(), x), _placed(task.output(), y))
+        tensor = task.output()
+        source, target = (a if a.ndim > tensor.rank else a[..., None] for a in (x, y))
+        if tensor.rank == 5:
+            return self._volumes(tensor, source, target)
+        copy = RowCopy(self.lanes, Blocked.of(tensor, source), Blocked.of(tensor, target))
         return self.call(copy.ir(), [x, y], copy.units)
 
-
-def _placed(tensor: TensorType, array: Array) -> Blocked:
-    """A plain array is one whose blocks hold a single channel."""
-    return Blocked.of(tensor, array if array.ndim > tensor.rank else array[..., None])
+    def _volumes(self, tensor: TensorType, x: Array, y: Array) -> NativeSequence:
+        """One sample after the other."""
+        source, target = (Blocked.of_volume(tensor, array[0]) for array in (x, y))
+        copy = RowCopy(self.lanes, source, target)
+        ir = copy.ir()
+        calls = [self.call(ir, pair, copy.units) for pair in zip(x, y, strict=True)]
+        return NativeSequence((*calls, *cleared_ends(self, y, target.halo)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.panels import Panels, panel_widths
 from mnnpy.backends.numba_cpu.tiles import choose_tile
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device
 from mnnpy.runtime.graph.types import FLOAT32, Array
 from mnnpy.runtime.ops.matmul import Gemm, MatMul
 from mnnpy.runtime.preinference.regions import split_anchored

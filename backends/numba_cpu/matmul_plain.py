@@ -13,7 +13,8 @@ from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.panels import Panels, panel_widths
 from mnnpy.backends.numba_cpu.strided import Strided
 from mnnpy.backends.numba_cpu.tiles import choose_tile
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.types import FLOAT32
 from mnnpy.runtime.ops.matmul import MatMul
 from mnnpy.runtime.preinference.regions import split_anchored

@@ -15,7 +15,8 @@ import numpy as np
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.native import NativeSequence
 from mnnpy.backends.numba_cpu.strided_copy import StridedCopy
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.ops.blocks import DepthToSpace, SpaceToDepth

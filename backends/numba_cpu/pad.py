@@ -8,8 +8,10 @@ from mnnpy.backends.numba_cpu.blocked import Blocked, blocked
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.pictures import is_picture
 from mnnpy.backends.numba_cpu.resize import TappedRows, Taps
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.types import FLOAT32
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.ops.shape_math import as_ints
 from mnnpy.runtime.ops.slicing import Pad, pad_borders, padded_places
 

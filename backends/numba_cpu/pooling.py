@@ -10,8 +10,10 @@ from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_s
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.pictures import is_picture, picture_window
-from mnnpy.runtime.contracts import Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.types import FLOAT32
+from mnnpy.runtime.layouts import Layout
 from mnnpy.runtime.ops.pooling import AveragePool, MaxPool
 from mnnpy.runtime.ops.shape_math import Window
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 
@@ -26,16 +27,17 @@ class Terms:
     """Addresses of the terms, in floats from the tile's first input element.
 
     Terms run over ``blocks`` (``block_pitch`` apart) of ``channels`` neighbours each, the last
-    block of ``last_channels``, and within a block over ``taps``; rows are ``row_pitch`` apart.
-    Weights lie in the same order: block, tap, channel, then V vectors. Where they are ``cut``, the
-    tile gets two numbers more, ``%top`` and ``%bottom``: the rows of taps that it passes.
+    block of ``last_channels``, and within a block over ``taps`` along every axis; rows are
+    ``row_pitch`` apart. Weights lie in the same order: block, taps, channel, then V vectors. Where
+    they are ``cut``, the tile gets two numbers more, ``%top`` and ``%bottom``: the taps of the
+    first axis that it passes.
     """
 
     blocks: int
     block_pitch: int
     channels: int
     last_channels: int
-    taps: tuple[tuple[int, ...], tuple[int, ...]]
+    taps: tuple[tuple[int, ...], ...]
     row_pitch: int
     cut: bool = False
 
@@ -43,7 +45,7 @@ class Terms:
     def count(self) -> int:
         """Number of terms."""
         channels = (self.blocks - 1) * self.channels + self.last_channels
-        return channels * len(self.taps[0]) * len(self.taps[1])
+        return channels * prod(map(len, self.taps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,6 @@ def add_products(
     """
     fetched = tile.weights.fetched
     full = terms.blocks if terms.last_channels == terms.channels else terms.blocks - 1
-    carried = [("ptr", x), ("ptr", w), *((f.vector, s) for s in sums)]
 
     def block(index: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
         for line in range(fetched):
@@ -156,9 +157,9 @@ def add_products(
         w, after = _taps(f, x, w, list(sums), tile, terms, terms.channels)
         return [f.at(x, terms.block_pitch), w, *after]
 
-    state = [value for _, value in carried]
+    state = [x, w, *sums]
     if full:
-        state = f.loop(full, block, carried)
+        state = f.loop(full, block, _carried(f, state))
     if full == terms.blocks:
         return state[1], state[2:]
     return _taps(f, state[0], state[1], state[2:], tile, terms, terms.last_channels)
@@ -174,31 +175,44 @@ def _taps(
     channels: int,
 ) -> tuple[Value, list[Value]]:
     """All taps of one block; returns the weights' next address and the sums."""
-    vertical, horizontal = terms.taps
+    first, *others = terms.taps
     step = _unroll(channels)
-    turns = channels // step
 
-    def column(_: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
-        def part(_: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
-            after = _multiply(f, x, w, list(sums), tile, terms.row_pitch, step)
-            return [f.at(x, step), f.at(w, step * tile.weights.pitch), *after]
+    def part(_: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
+        after = _multiply(f, x, w, list(sums), tile, terms.row_pitch, step)
+        return [f.at(x, step), f.at(w, step * tile.weights.pitch), *after]
 
-        carried = [("ptr", x), ("ptr", w), *((f.vector, s) for s in sums)]
-        _, w, *after = f.loop(turns, part, carried)
-        return [f.at(x, _pitch(horizontal)), w, *after]
+    def inside(axes: Sequence[Sequence[int]], state: Sequence[Value]) -> list[Value]:
+        """The taps of the axes that are left, the channels last; ``state`` is (x, w, *sums)."""
+        if axes:
+            return along(axes[0], axes[1:], state, 0, len(axes[0]))
+        return f.loop(channels // step, part, _carried(f, state))
 
-    def line(_: Value, x: Value, w: Value, *sums: Value) -> list[Value]:
-        carried = [("ptr", x), ("ptr", w), *((f.vector, s) for s in sums)]
-        _, w, *after = f.loop(len(horizontal), column, carried)
-        return [f.at(x, _pitch(vertical)), w, *after]
+    def along(
+        axis: Sequence[int],
+        inner: Sequence[Sequence[int]],
+        state: Sequence[Value],
+        start: Value | int,
+        end: Value | int,
+    ) -> list[Value]:
+        def tap(_: Value, x: Value, *others: Value) -> list[Value]:
+            return [f.at(x, _pitch(axis)), *inside(inner, [x, *others])[1:]]
 
-    top, bottom = ("%top", "%bottom") if terms.cut else (0, len(vertical))
-    weights = len(horizontal) * channels * tile.weights.pitch
-    x, w = f.at(x, f.mul(top, _pitch(vertical))), f.at(w, f.mul(top, weights))
-    carried = [("ptr", x), ("ptr", w), *((f.vector, s) for s in sums)]
-    _, w, *after = f.loop(bottom, line, carried, start=top)
-    left = f.sub(len(vertical), bottom) if terms.cut else 0
-    return f.at(w, f.mul(left, weights)), after
+        return f.loop(end, tap, _carried(f, state), start=start)
+
+    if not terms.cut:
+        _, w, *after = inside(terms.taps, [x, w, *sums])
+        return w, after
+    weights = prod(map(len, others)) * channels * tile.weights.pitch
+    x, w = f.at(x, f.mul("%top", _pitch(first))), f.at(w, f.mul("%top", weights))
+    _, w, *after = along(first, others, [x, w, *sums], "%top", "%bottom")
+    return f.at(w, f.mul(f.sub(len(first), "%bottom"), weights)), after
+
+
+def _carried(f: Function, state: Sequence[Value]) -> list[tuple[str, Value]]:
+    """(x, w, *sums) with their types."""
+    x, w, *sums = state
+    return [("ptr", x), ("ptr", w), *((f.vector, s) for s in sums)]
 
 
 def _multiply(

@@ -19,7 +19,8 @@ from mnnpy.backends.numba_cpu.native import NativeCall, NativeSequence
 from mnnpy.backends.numba_cpu.panels import Panels, panel_widths
 from mnnpy.backends.numba_cpu.recurrence import Recurrence
 from mnnpy.backends.numba_cpu.tiles import choose_tile
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.types import FLOAT32, INT32, Array
 from mnnpy.runtime.ops.recurrent import GRU, LSTM, RNN, Recurrent
 from mnnpy.schemes.geometry import aligned, take

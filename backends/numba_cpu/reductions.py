@@ -11,9 +11,11 @@ from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.lines import Combine, Line, Place, PlainLines, load_all, total
 from mnnpy.backends.numba_cpu.pictures import is_picture
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import FLOAT32
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.ops import reduction as red
 from mnnpy.runtime.ops.pooling import GlobalAveragePool, GlobalMaxPool
 

@@ -15,8 +15,10 @@ from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_s
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.pictures import is_picture
-from mnnpy.runtime.contracts import PLAIN, Buffers, Config, Device, Layout, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.types import FLOAT32, Array
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.ops.resize import Resize, ResizedAxis
 
 _COLUMNS = 256

@@ -9,7 +9,8 @@ from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.lines import Place, PlainLines, load_all, store_all, total
 from mnnpy.backends.numba_cpu.vector_math import exp_below, log
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.types import FLOAT32
 from mnnpy.runtime.ops.reduction import LogSoftmax, Softmax
 

@@ -19,7 +19,7 @@ from mnnpy.backends.numba_cpu.object_cache import distrust
 from mnnpy.backends.numba_cpu.products import LINE, Terms, product_tile
 from mnnpy.backends.numba_cpu.tiles import shipped_rates
 from mnnpy.runtime.coefficients import cache_directory
-from mnnpy.runtime.contracts import TileRates
+from mnnpy.runtime.devices import TileRates
 from mnnpy.runtime.files import write_atomically
 from mnnpy.runtime.graph.types import FLOAT32
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib.resources import files
 
-from mnnpy.runtime.contracts import Device, TileRates
+from mnnpy.runtime.devices import Device, TileRates
 
 TALLEST = 14
 """Rows of a tile, unless its kernel says otherwise."""

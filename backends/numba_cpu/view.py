@@ -7,7 +7,8 @@ import numpy as np
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.moves import ITEMSIZES, moved
 from mnnpy.backends.numba_cpu.native import NativeSequence
-from mnnpy.runtime.contracts import Buffers, Config, Device, Run, Task, Work
+from mnnpy.runtime.contracts import Buffers, Config, Run, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.graph.op import Op
 from mnnpy.schemes.view import View
 

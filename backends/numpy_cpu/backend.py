@@ -12,7 +12,8 @@ import numpy as np
 from mnnpy.backends import host_memory
 from mnnpy.backends.array_kernel import ArrayKernel, array_kernels, epilogue_regions
 from mnnpy.runtime.coefficients import load_coefficients
-from mnnpy.runtime.contracts import BoundStep, Device, Kernel, Program, Run
+from mnnpy.runtime.contracts import BoundStep, Kernel, Program, Run
+from mnnpy.runtime.devices import Device
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import ArrayModule, Value

@@ -8,7 +8,7 @@ import typer
 
 from mnnpy.cli.progress import progress_bar
 from mnnpy.runtime.coefficients import save_coefficients
-from mnnpy.runtime.contracts import Coefficients
+from mnnpy.runtime.devices import Coefficients
 from mnnpy.runtime.registry import backend_names, usable_backend, why_unusable
 from mnnpy.runtime.text_table import text_table
 

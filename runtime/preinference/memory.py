@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mnnpy.runtime.contracts import PLAIN, Layout
 from mnnpy.runtime.errors import PlanError
 from mnnpy.runtime.graph.types import TensorType
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.preinference.plan import MemoryPlan, Slot
 
 ALIGNMENT = 64

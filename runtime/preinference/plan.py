@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mnnpy.runtime.contracts import Choice, Layout
+from mnnpy.runtime.contracts import Choice
 from mnnpy.runtime.graph.graph import Node
 from mnnpy.runtime.graph.types import Type
+from mnnpy.runtime.layouts import Layout
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from itertools import accumulate
 import numpy as np
 
 import mnnpy.runtime
-from mnnpy.runtime.contracts import PLAIN, Backend, Choice, Cost, Layout, Task
+from mnnpy.runtime.contracts import Backend, Choice, Cost, Task
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.inference import infer_values
 from mnnpy.runtime.graph.types import STRING, TensorType, Type, UnknownType, Value
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.ops.fused import Copy, Fused
 from mnnpy.runtime.ops.slicing import Concat
 from mnnpy.runtime.preinference.constraints import Constraints

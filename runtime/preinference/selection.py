@@ -8,27 +8,18 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mnnpy.runtime.contracts import (
-    PLAIN,
-    Backend,
-    Choice,
-    Config,
-    Cost,
-    Device,
-    Kernel,
-    Layout,
-    Rejected,
-    Task,
-    Work,
-)
+from mnnpy.runtime.contracts import Backend, Choice, Config, Cost, Kernel, Rejected, Task
+from mnnpy.runtime.devices import Device, Work
 from mnnpy.runtime.errors import PlanError
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.types import TensorType, Type, Value
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.ops.fused import Fused
 from mnnpy.runtime.preinference.constraints import Constraints, shown_config
 from mnnpy.runtime.preinference.covering import Proposal, cover_by
 from mnnpy.runtime.preinference.error_budget import cheapest_within
 from mnnpy.runtime.preinference.pbqp import Matrix, Vector, solve_pbqp
+from mnnpy.runtime.preinference.task_keys import task_key
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -379,37 +370,6 @@ def _preferred(
         if not preferred(c)
     ]
     return chosen
-
-
-def task_key(task: Task) -> object:
-    """Equal for tasks that every kernel treats alike: operator, types, and small contents."""
-    return (
-        task.op if not isinstance(task.op, Fused) else _graph_key(task.op.graph),
-        tuple(_value_key(value) for value in task.inputs),
-        task.outputs,
-    )
-
-
-def _graph_key(graph: Graph) -> object:
-    number: dict[str | None, int] = {None: -1}
-    for name in graph.inputs:
-        number[name] = len(number)
-    keys = []
-    for node in graph.nodes:
-        for written in node.outputs:
-            number[written] = len(number)
-        keys.append((node.op, tuple(number[name] for name in node.inputs)))
-    return tuple(keys)
-
-
-def _value_key(value: Value | None) -> object:
-    if value is None:
-        return None
-    known = value.known
-    if known is None:
-        return value.type
-    small = known.dtype != object and known.nbytes <= 64
-    return (value.type, known.tobytes() if small else True)
 
 
 def _no_candidate(node: Node, rejected: Sequence[Rejected]) -> str:

@@ -10,7 +10,7 @@ import pytest
 import mnnpy
 from benchmarks.onnx_builder import Builder
 from mnnpy.backends.numba_cpu.backend import NumbaBackend
-from mnnpy.runtime.contracts import TileRates
+from mnnpy.runtime.devices import TileRates
 from mnnpy.runtime.preinference.plan import Plan
 from mnnpy.runtime.registry import load_backend
 

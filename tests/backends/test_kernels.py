@@ -11,21 +11,11 @@ import numpy as np
 import pytest
 
 from mnnpy.backends import host_memory
-from mnnpy.runtime.contracts import (
-    PLAIN,
-    Backend,
-    BoundStep,
-    Buffers,
-    Choice,
-    Config,
-    Cost,
-    Kernel,
-    Layout,
-    Task,
-)
+from mnnpy.runtime.contracts import Backend, BoundStep, Buffers, Choice, Config, Cost, Kernel, Task
 from mnnpy.runtime.graph.graph import Graph, Node
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import TensorType, Value, type_of
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.ops import activation as act
 from mnnpy.runtime.ops import elementwise as ew
 from mnnpy.runtime.ops.convolution import Conv, ConvTranspose

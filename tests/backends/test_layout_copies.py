@@ -11,8 +11,9 @@ from mnnpy.backends import host_memory
 from mnnpy.backends.numba_cpu.blocked import blocked
 from mnnpy.backends.numba_cpu.jit import host_jit
 from mnnpy.backends.numba_cpu.layout_copy import LayoutCopy
-from mnnpy.runtime.contracts import PLAIN, Buffers, Layout, Task
+from mnnpy.runtime.contracts import Buffers, Task
 from mnnpy.runtime.graph.types import Value, type_of
+from mnnpy.runtime.layouts import PLAIN, Layout
 from mnnpy.runtime.ops.fused import Copy
 from tests.backends.test_kernels import fetched, placed
 

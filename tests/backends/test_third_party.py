@@ -28,7 +28,8 @@ import numpy as np
 
 from mnnpy.backends.array_kernel import ArrayKernel
 from mnnpy.backends.numpy_cpu.backend import NumpyBackend
-from mnnpy.runtime.contracts import Coefficients, Scheme
+from mnnpy.runtime.contracts import Scheme
+from mnnpy.runtime.devices import Coefficients
 from mnnpy.runtime.ops.activation import Relu
 
 RUNS = []

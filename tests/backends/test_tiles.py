@@ -14,7 +14,8 @@ from mnnpy.backends.numba_cpu import tile_rates
 from mnnpy.backends.numba_cpu.jit import Cpu, host_jit
 from mnnpy.backends.numba_cpu.tile_rates import machine_rates, rates_path, renew_rates, timed_shapes
 from mnnpy.backends.numba_cpu.tiles import choose_tile, shipped_rates
-from mnnpy.runtime.contracts import Coefficients, Device, Task, TileRates
+from mnnpy.runtime.contracts import Task
+from mnnpy.runtime.devices import Coefficients, Device, TileRates
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import FLOAT32, TensorType, Value
 from mnnpy.runtime.ops.attention import Attention

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mnnpy import Session
 from mnnpy.cli.main import COMMANDS
 from mnnpy.runtime.coefficients import load_coefficients
-from mnnpy.runtime.contracts import Coefficients
+from mnnpy.runtime.devices import Coefficients
 from mnnpy.runtime.registry import backend_names, load_backend
 from tests.cli.invoking import invoke, succeed
 

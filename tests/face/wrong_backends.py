@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mnnpy.backends.numpy_cpu.backend import NumpyBackend
-from mnnpy.runtime.contracts import BoundStep, Coefficients, Device, Kernel, Program, Run
+from mnnpy.runtime.contracts import BoundStep, Kernel, Program, Run
+from mnnpy.runtime.devices import Coefficients, Device
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import Array
 from mnnpy.runtime.ops.fused import Fused

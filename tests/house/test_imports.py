@@ -28,7 +28,7 @@ STOREYS = (
     ("errors", "files", "text_table", "runtime"),
     ("graph",),
     ("ops",),
-    ("codec", "contracts", "programs", "coefficients", "model_file"),
+    ("codec", "layouts", "devices", "contracts", "programs", "coefficients", "model_file"),
     ("preinference",),
 )
 """Inside ``runtime``: a module imports its own storey and those before it. What is not listed

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from mnnpy.backends.numpy_cpu.backend import NumpyBackend
-from mnnpy.runtime.contracts import Coefficients, Device, Work
+from mnnpy.runtime.devices import Coefficients, Device, Work
 from mnnpy.runtime.errors import ExecutionError, PlanError
-from mnnpy.runtime.execution import Executable, PackedWeights
+from mnnpy.runtime.execution import Executable
 from mnnpy.runtime.graph.evaluate import evaluate
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import INT64, Value
@@ -25,6 +25,7 @@ from mnnpy.runtime.ops.matmul import Gemm
 from mnnpy.runtime.ops.pooling import GlobalAveragePool
 from mnnpy.runtime.ops.reduction import Softmax
 from mnnpy.runtime.ops.shaping import Flatten
+from mnnpy.runtime.packed_weights import PackedWeights
 from mnnpy.runtime.parted import PartedExecutable, bind_plan
 from mnnpy.runtime.plan_file import load_plan, save_plan
 from mnnpy.runtime.preinference.batches import plan_batch

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from mnnpy.runtime.calibration import calibrate, fit
-from mnnpy.runtime.contracts import Coefficients, Task, Work
+from mnnpy.runtime.contracts import Task
+from mnnpy.runtime.devices import Coefficients, Work
 from mnnpy.runtime.graph.types import FLOAT32, TensorType, Value
 from mnnpy.runtime.ops.activation import Relu
 from mnnpy.runtime.registry import backend_names, load_backend, why_unusable

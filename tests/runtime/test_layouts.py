@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mnnpy.runtime.contracts import PLAIN, Layout
 from mnnpy.runtime.graph.types import FLOAT32, TensorType
-from mnnpy.runtime.layouts import plain_content, write_content
+from mnnpy.runtime.layouts import PLAIN, Layout, plain_content, write_content
 
 LAYOUTS = (
     PLAIN,

@@ -17,7 +17,7 @@ import onnx
 import pytest
 
 from mnnpy.converter.onnx_reader import read_graph
-from mnnpy.runtime.contracts import Choice, Cost, Layout, Rejected
+from mnnpy.runtime.contracts import Choice, Cost, Rejected
 from mnnpy.runtime.errors import PlanError
 from mnnpy.runtime.graph.dims import SymbolicDim
 from mnnpy.runtime.graph.graph import Graph, Node
@@ -29,6 +29,7 @@ from mnnpy.runtime.graph.types import (
     TensorType,
     UnknownType,
 )
+from mnnpy.runtime.layouts import Layout
 from mnnpy.runtime.ops.activation import LeakyRelu, Relu
 from mnnpy.runtime.ops.elementwise import Add
 from mnnpy.runtime.ops.fused import Copy, Fused

@@ -14,9 +14,10 @@ import pytest
 
 from benchmarks.planning import chain_and_branch
 from mnnpy.backends.numpy_cpu.backend import NumpyBackend
-from mnnpy.runtime.contracts import Coefficients, Device, Kernel
+from mnnpy.runtime.contracts import Kernel
+from mnnpy.runtime.devices import Coefficients, Device
 from mnnpy.runtime.errors import PlanError, ShapeError
-from mnnpy.runtime.execution import Executable, PackedWeights
+from mnnpy.runtime.execution import Executable
 from mnnpy.runtime.graph.dims import SymbolicDim
 from mnnpy.runtime.graph.evaluate import evaluate
 from mnnpy.runtime.graph.graph import Graph, Node
@@ -31,6 +32,7 @@ from mnnpy.runtime.ops.matmul import MatMul
 from mnnpy.runtime.ops.selection import NonZero
 from mnnpy.runtime.ops.shaping import Reshape, Shape, Transpose
 from mnnpy.runtime.ops.slicing import Concat, Expand, Slice
+from mnnpy.runtime.packed_weights import PackedWeights
 from mnnpy.runtime.preinference.check_memory import check_memory
 from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.plan import Plan

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from mnnpy.backends.array_kernel import ArrayKernel
-from mnnpy.runtime.contracts import Buffers, Config, Device, Scheme, Task
+from mnnpy.runtime.contracts import Buffers, Config, Scheme, Task
+from mnnpy.runtime.devices import Device
 from mnnpy.runtime.graph.op import Op
 from mnnpy.runtime.graph.types import TensorType, Value, type_of
 from mnnpy.schemes import SCHEMES
