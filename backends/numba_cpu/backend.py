@@ -81,6 +81,7 @@ class NumbaBackend(host_memory.HostMemory):
         from mnnpy.backends.numba_cpu.conv_volume import ConvVolume
         from mnnpy.backends.numba_cpu.conv_widened import ConvWidened
         from mnnpy.backends.numba_cpu.conv_winograd import ConvWinograd
+        from mnnpy.backends.numba_cpu.conv_winograd_volume import ConvWinogradVolume
         from mnnpy.backends.numba_cpu.elementwise import ElementwiseVectors
         from mnnpy.backends.numba_cpu.gather import GatherSlices
         from mnnpy.backends.numba_cpu.jit import host_jit
@@ -114,6 +115,7 @@ class NumbaBackend(host_memory.HostMemory):
                 ConvPooled,
                 ConvStrassen,
                 ConvVolume,
+                ConvWinogradVolume,
                 MatMulPacked,
                 MatMulStrassen,
                 MatMulPanels,

@@ -20,8 +20,7 @@ from mnnpy.backends.numba_cpu.convolutions import (
     pack_bias,
     pack_weights,
 )
-from mnnpy.backends.numba_cpu.native import NativeSequence
-from mnnpy.backends.numba_cpu.pictures import picture_geometry
+from mnnpy.backends.numba_cpu.native import NativeCall, NativeSequence
 from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.backends.numba_cpu.winograd_code import (
     Winograd,
@@ -58,6 +57,10 @@ class ConvWinograd(ConvolutionKernel):
     __slots__ = ()
     scheme = "conv_winograd"
 
+    def pictures(self, task: Task) -> ConvGeometry:
+        """The convolution as one of pictures."""
+        return self.geometry(split_anchored(task).task)
+
     def unfit(self, g: ConvGeometry) -> str | None:
         if max(g.strides) > 1 or max(g.dilations) > 1 or g.group > 1:
             return f"strides {g.strides}, dilations {g.dilations}, group {g.group}: needs ones"
@@ -68,7 +71,7 @@ class ConvWinograd(ConvolutionKernel):
         return None if self._sizes(g) else f"rows of {g.output[1]} pixels overflow the stack"
 
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
-        g = picture_geometry(split_anchored(task).task)
+        g = self.pictures(task)
         return tuple(self._config(g, m, device) for m in self._sizes(g))
 
     def packing_config(self, config: Config) -> Config:
@@ -126,7 +129,7 @@ class ConvWinograd(ConvolutionKernel):
         return Work(macs, task.nbytes + passes * weights, t.n * 2 * t.blocks, passed)
 
     def max_error(self, task: Task, config: Config) -> float:
-        return winograd_error(picture_geometry(split_anchored(task).task), config)
+        return winograd_error(self.pictures(task), config)
 
     def workspace_nbytes(self, task: Task, config: Config) -> int:
         return 0 if dict(config)["shares"] else self._tiling(task, config).data_elements * 4
@@ -141,14 +144,20 @@ class ConvWinograd(ConvolutionKernel):
         )
         transform = np.kron(g_h, g_w).astype(np.float32)
         width = int(dict(config)["vectors"]) * self.lanes
-        taps = pack_weights(w, t.c, width).reshape(-1, transform.shape[1], t.c * width)
+        taps = pack_weights(self.picture_weights(w), t.c, width).reshape(
+            -1, transform.shape[1], t.c * width
+        )
         u = aligned_floats((len(taps), t.area, t.c, width))
         np.matmul(transform, taps, out=u.reshape(len(taps), t.area, -1))
         bias = None if anchored.bias is None else task.known(anchored.bias)
         return u, pack_bias(bias, t.k, self.lanes)
 
+    def picture_weights(self, w: Array) -> Array:
+        """(k, c, *taps) as those of the convolution of pictures."""
+        return w
+
     def _tiling(self, task: Task, config: Config) -> Tiling:
-        g, options = picture_geometry(split_anchored(task).task), dict(config)
+        g, options = self.pictures(task), dict(config)
         m = int(options["m"])
         return Tiling(
             g.n,
@@ -163,35 +172,50 @@ class ConvWinograd(ConvolutionKernel):
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         anchored, t = split_anchored(task), self._tiling(task, config)
-        g, epilogue = picture_geometry(anchored.task), epilogue_of(task, anchored)
         source, target = buffers.inputs[anchored.source], buffers.outputs[0]
-        added = [a for p in epilogue.added if (a := buffers.inputs[p]) is not None]
+        added = [
+            a for p in epilogue_of(task, anchored).added if (a := buffers.inputs[p]) is not None
+        ]
         assert source is not None
-        w = Winograd(
-            t,
-            Blocked.of(anchored.task.tensor(0), source),
-            Blocked.of(task.output(), target),
-            tuple(Blocked.of(task.output(), a) for a in added),
-            epilogue,
-            (g.begin[0], g.begin[1]),
-            int(dict(config)["height"]),
-            int(dict(config)["vectors"]),
-        )
-        u, bias = buffers.packed
+        x = Blocked.of(anchored.task.tensor(0), source)
+        written = [Blocked.of(task.output(), array) for array in (target, *added)]
+        w = self.winograd(task, config, t, x, written)
+        images = [[array[i] for array in (source, target, *added)] for i in range(t.n)]
+        return NativeSequence(self.calls(w, config, buffers, [source, target, *added], images))
+
+    def winograd(
+        self, task: Task, config: Config, t: Tiling, x: Blocked, written: Sequence[Blocked]
+    ) -> Winograd:
+        """Everything that the code depends on."""
+        g, options, (y, *residuals) = self.pictures(task), dict(config), written
+        epilogue = epilogue_of(task, split_anchored(task))
+        begin = g.begin[0], g.begin[1]
+        tile = int(options["height"]), int(options["vectors"])
+        return Winograd(t, x, y, tuple(residuals), epilogue, begin, *tile)
+
+    def calls(
+        self,
+        w: Winograd,
+        config: Config,
+        buffers: Buffers,
+        arrays: Sequence[Array],
+        images: Sequence[Sequence[Array]],
+    ) -> tuple[NativeCall, ...]:
+        """The convolution of (x, y, *added), whose pictures are ``images``."""
+        t, (x, *written), (u, bias) = w.t, arrays, buffers.packed
         shares = int(dict(config)["shares"])
         if shares:
-            arrays = [source, u, bias, target, *added]
-            return self.call(block_code(w, shares), arrays, t.n * t.blocks * shares)
+            units = t.n * t.blocks * shares
+            return (self.call(block_code(w, shares), [x, u, bias, *written], units),)
         data, calls = buffers.workspace, []
-        for image in range(t.n):
-            x_image, *images = (array[image] for array in (source, target, *added))
+        for source, *targets in images:
             for block in range(t.blocks):
                 rows, first = len(t.rows(block)), np.array([t.rows(block).start])
-                arrays = [x_image, data, first]
-                calls.append(self.call(transform_code(w, rows), arrays, w.x.blocks * rows))
-                arrays = [data, u, bias, first, *images]
-                calls.append(self.call(product_code(w, rows), arrays, w.groups))
-        return NativeSequence(tuple(calls))
+                read = [source, data, first]
+                calls.append(self.call(transform_code(w, rows), read, t.channel_blocks * rows))
+                read = [data, u, bias, first, *targets]
+                calls.append(self.call(product_code(w, rows), read, w.groups))
+        return tuple(calls)
 
 
 def _least_tiles(weights_nbytes: int) -> int:

@@ -32,6 +32,8 @@ class Winograd:
     ----------
     begin : leading pads.
     height, vectors : of the tile of products, at most: tiles of the picture by blocks of outputs.
+    ahead : slices of a volume in front of the first that a picture reads; its channels are those of
+        as many slices as there are taps in depth.
     """
 
     t: Tiling
@@ -42,6 +44,7 @@ class Winograd:
     begin: tuple[int, int]
     height: int
     vectors: int
+    ahead: int = 0
 
     @property
     def groups(self) -> int:
@@ -91,7 +94,7 @@ def block_code(w: Winograd, shares: int) -> str:
 
         def whole(rows: int) -> None:
             f.loop(
-                str(w.x.blocks * rows),
+                str(t.channel_blocks * rows),
                 lambda index: _transform_row(
                     f, w, f.divide(index, rows), first, source, data, spare
                 ),
@@ -188,7 +191,9 @@ def _transform_row(
     )
     row = f.add(first, r)
     target = f.at(data, f.mul(block, t.most * t.lanes))
-    corner = f.at(f.at(source, lead[0] * x.row + lead[1] * x.lanes), f.mul(block, x.plane))
+    depth, block = f.divide(block, x.blocks) if x.slices else ("0", block)
+    plane = f.at(f.at(source, f.mul(depth, x.slice)), f.mul(block, x.plane))
+    corner = f.at(plane, w.ahead * x.slice + lead[0] * x.row + lead[1] * x.lanes)
     line = f.at(corner, f.mul(row, t.m[0] * x.row))
 
     def tile(q: Value, edge: bool) -> None:

@@ -21,7 +21,7 @@ LANES = host_jit().cpu.lanes
 LAYOUTS = (PLAIN, Layout(halo=3), blocked(LANES), blocked(LANES, 1), blocked(LANES, 3))
 
 
-@pytest.mark.parametrize("spatial", [(5, 7), (7,)], ids=str)
+@pytest.mark.parametrize("spatial", [(5, 7), (7,), (3, 2, 19)], ids=str)
 @pytest.mark.parametrize("channels", [1, 3, LANES, LANES + 1, 2 * LANES + 3])
 @pytest.mark.parametrize(("given", "wanted"), list(permutations(LAYOUTS, 2)), ids=str)
 def test_every_pair(given: Layout, wanted: Layout, channels: int, spatial: tuple[int, ...]) -> None:

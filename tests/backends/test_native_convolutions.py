@@ -37,8 +37,8 @@ def fits(case: Case) -> bool:
 
 
 def _spatial(case: Case) -> tuple[int, ...]:
-    both: tuple[int, ...] = case["height"], case["width"]
-    return both[-len(case["kernel"]) :]
+    sizes: tuple[int, ...] = case.get("depth", 1), case["height"], case["width"]
+    return sizes[-len(case["kernel"]) :]
 
 
 def _extent(case: Case) -> list[int]:
@@ -51,7 +51,7 @@ def _pads(case: Case) -> tuple[int, ...]:
         return (*((span - 1) // 2 for span in extent), *(span // 2 for span in extent))
     if case["pads"] == "none":
         return (0,) * 2 * len(extent)
-    return (1, 0, 2, 1) if len(extent) == 2 else (2, 1)
+    return {1: (2, 1), 2: (1, 0, 2, 1), 3: (2, 0, 1, 1, 2, 0)}[len(extent)]
 
 
 def _output(case: Case) -> list[int]:
@@ -135,6 +135,27 @@ def test_odd_shapes_of_one_axis(case: Case) -> None:
 )
 def test_odd_shapes_of_one_axis_in_groups(case: Case) -> None:
     test_odd_shapes(_grouped(case))
+
+
+VOLUMES = PARAMETERS | {
+    "batch": (1, 2),
+    "depth": (1, 2, 3, 6),
+    "c": (1, 3, 16, 17, 32),
+    "kernel": ((1, 1, 1), (3, 3, 3), (1, 3, 3), (3, 1, 1), (2, 3, 1), (3, 5, 5)),
+    "strides": ((1, 1, 1), (1, 1, 1), (2, 2, 2), (1, 2, 1)),
+    "dilations": ((1, 1, 1), (1, 1, 1), (2, 1, 2)),
+    "depthwise": (False,),
+    "halo": (0, 1),
+}
+
+
+@pytest.mark.parametrize(
+    "case",
+    pairwise(VOLUMES, fits),
+    ids=lambda case: "-".join(map(str, case.values())),
+)
+def test_odd_shapes_of_volumes(case: Case) -> None:
+    test_odd_shapes(case)
 
 
 @pytest.mark.parametrize("width", [1000, 30_000])
