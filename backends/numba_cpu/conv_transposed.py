@@ -136,9 +136,11 @@ class ConvTransposedDirect(NativeKernel):
 
     def work(self, task: Task, config: Config) -> Work:
         anchored = split_anchored(task)
-        k = int(anchored.task.tensor(1).shape[1])
-        filled = -(-k // self.lanes) * self.lanes
-        return Work(anchored.task.macs // k * filled, task.nbytes, 1)
+        n, c = (int(size) for size in anchored.task.tensor(0).shape[:2])
+        filled = -(-int(anchored.task.tensor(1).shape[1]) // self.lanes) * self.lanes
+        # Taps that meet nothing but the halo are multiplied as well.
+        met = prod(sum(p.count * len(p.taps) for p in axis) for axis in _phases(anchored.task))
+        return Work(met * n * c * filled, task.nbytes, 1)
 
     def packed_inputs(self, task: Task, config: Config) -> tuple[int, ...]:
         anchored = split_anchored(task)
