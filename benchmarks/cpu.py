@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from math import isqrt
 from pathlib import Path
 from statistics import median
 
@@ -44,6 +45,15 @@ _LAYERED = ("mobilenet_v2", "resnet50")
 _QUICK = ("mobilenet_v2", "resnet18", "bert_encoder")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Entrants:
+    """A case: the model as each engine takes it, and its feeds."""
+
+    case: Case
+    prepared: Mapping[str, bytes]
+    feeds: Arrays
+
+
 class Contest:
     """Runs engines on cases and collects results, and notes on what did not work."""
 
@@ -69,16 +79,20 @@ class Contest:
 
     def compare(self, model: str) -> None:
         """All engines on the cases of one model; start-up and memory with the first."""
-        for position, case in enumerate(cases(model, self.options)):
-            content, feeds = built(case)
-            prepared = self._prepared(case, content)
-            startups: dict[str, Startup] = {}
-            if position == 0 and self.options.startup:
+        startups: dict[str, Startup] = {}
+        found = cases(model, self.options)
+        for sequence in dict.fromkeys(case.sequence for case in found):
+            rivals = [self._entrants(case) for case in found if case.sequence == sequence]
+            if self.options.startup and rivals[0].case == found[0]:
                 self._itemise(model)  # First, so that kernels are on disk when start-up is timed.
-                startups = self._startups(case, prepared, feeds)
+                startups = self._startups(rivals[0])
             for threads in self.options.threads:
-                self._compare(case, threads, self._loaded(case, prepared, threads), feeds, startups)
+                self._compare(rivals, threads, startups)
                 startups = {}
+
+    def _entrants(self, case: Case) -> Entrants:
+        content, feeds = built(case)
+        return Entrants(case, self._prepared(case, content), feeds)
 
     def _prepared(self, case: Case, content: bytes) -> dict[str, bytes]:
         prepared = {}
@@ -89,11 +103,9 @@ class Contest:
                 self._note(f"{case} on {name}: {error}")
         return prepared
 
-    def _startups(
-        self, case: Case, prepared: Mapping[str, bytes], feeds: Arrays
-    ) -> dict[str, Startup]:
-        startups = {}
-        for name, content in prepared.items():
+    def _startups(self, entrants: Entrants) -> dict[str, Startup]:
+        startups, feeds = {}, entrants.feeds
+        for name, content in entrants.prepared.items():
             measure = partial(measure_startup, name, content, feeds, self.options.threads[0])
             try:
                 startups[name] = measure()
@@ -101,7 +113,7 @@ class Contest:
                     cold = measure(cold=True).create_ms
                     startups[name] = replace(startups[name], cold_ms=cold)
             except RuntimeError as error:
-                self._note(f"start-up with {case}: {error}")
+                self._note(f"start-up with {entrants.case}: {error}")
         return startups
 
     def _itemise(self, model: str) -> None:
@@ -111,47 +123,53 @@ class Contest:
             except RuntimeError as error:
                 self._note(f"memory of {model}: {error}")
 
-    def _loaded(self, case: Case, prepared: Mapping[str, bytes], threads: int) -> dict[str, Runner]:
+    def _loaded(self, entrants: Entrants, threads: int) -> dict[str, Runner]:
         runners = {}
-        for name, content in prepared.items():
+        for name, content in entrants.prepared.items():
             try:
                 runners[name] = ENGINES[name].load(content, threads)
             except Exception as error:
-                self._note(f"{case} on {name}: {error}")
+                self._note(f"{entrants.case} on {name}: {error}")
         return runners
 
     def _compare(
-        self,
-        case: Case,
-        threads: int,
-        runners: Mapping[str, Runner],
-        feeds: Arrays,
-        startups: Mapping[str, Startup],
+        self, rivals: Sequence[Entrants], threads: int, startups: Mapping[str, Startup]
     ) -> None:
-        outputs = {name: runner(feeds) for name, runner in runners.items()}
-        reference = outputs.get(REFERENCE)
-        runs = {name: partial(runner, feeds) for name, runner in runners.items()}
-        times = race(runs, threads, self.options.rounds, self.options.seconds)
-        for name, runner in runners.items():
-            found = Result(
-                model=case.model,
-                threads=threads,
-                batch=case.batch,
-                sequence=case.sequence,
-                engine=name,
-                best_ms=min(times[name]) * 1e3,
-                median_ms=median(times[name]) * 1e3,
-                rounds=len(times[name]),
-                max_error=None if reference is None else max_error(outputs[name], reference),
-                predicted_ms=_predicted_ms(runner),
-                startup=startups.get(name),
-            )
-            self.results.append(found)
-            print(
-                f"  {name:<14} {threads} thread(s)  best {found.best_ms:8.2f} ms  "
-                f"median {found.median_ms:8.2f} ms",
-                flush=True,
-            )
+        """Batches of one network take turns too: of small ones as many runs count as roots say."""
+        runners = [self._loaded(entrants, threads) for entrants in rivals]
+        runs = {
+            (entrants.case, name): partial(runner, entrants.feeds)
+            for entrants, loaded in zip(rivals, runners, strict=True)
+            for name, runner in loaded.items()
+        }
+        largest = max(entrants.case.batch for entrants in rivals)
+        counted = {(case, name): isqrt(largest // case.batch) for case, name in runs}
+        outputs = {key: run() for key, run in runs.items()}
+        budget = self.options.seconds * len(rivals)
+        times = race(runs, threads, self.options.rounds, budget, counted)
+        for entrants, loaded in zip(rivals, runners, strict=True):
+            print(f"{entrants.case}, {threads} thread(s)", flush=True)
+            reference = outputs.get((entrants.case, REFERENCE))
+            for name, runner in loaded.items():
+                key, case = (entrants.case, name), entrants.case
+                found = Result(
+                    model=case.model,
+                    threads=threads,
+                    batch=case.batch,
+                    sequence=case.sequence,
+                    engine=name,
+                    best_ms=min(times[key]) * 1e3,
+                    median_ms=median(times[key]) * 1e3,
+                    rounds=len(times[key]),
+                    max_error=None if reference is None else max_error(outputs[key], reference),
+                    predicted_ms=_predicted_ms(runner),
+                    startup=startups.get(name) if case == rivals[0].case else None,
+                )
+                self.results.append(found)
+                print(
+                    f"  {name:<14} best {found.best_ms:8.2f} ms  median {found.median_ms:8.2f} ms",
+                    flush=True,
+                )
 
 
 def cases(model: str, options: argparse.Namespace) -> list[Case]:
@@ -201,7 +219,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--threads", nargs="+", type=int, metavar="N", help="1 and 2 where nothing is said")
     add("--batch", nargs="+", type=int, metavar="N", help="1, 8 and 32 of two networks, else 1")
     add("--sequence", nargs="+", type=int, metavar="N", help="tokens of bert_encoder: 128 and 512")
-    add("--rounds", type=int, default=20, help="most counted runs of each engine")
+    add("--rounds", type=int, default=40, help="most turns of each engine")
     add("--seconds", type=float, help="budget per case and number of threads; else 8")
     add("--output-dir", type=Path, help="where cpu.md, cpu.json and layers.md go")
     add("--no-startup", dest="startup", action="store_false", help="skip start-up and memory")

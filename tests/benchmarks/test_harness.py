@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,14 @@ def test_race_takes_turns(rounds: int) -> None:
     counted = min(rounds, LEAST_ROUNDS)
     assert order == ["a", "a", "b", "b"] * counted
     assert {name: len(taken) for name, taken in times.items()} == {"a": counted, "b": counted}
+
+
+def test_race_counts_more_runs_of_some() -> None:
+    order: list[str] = []
+    runs = {name: partial(order.append, name) for name in "ab"}
+    times = race(runs, threads=1, rounds=1, seconds=0, counted={"a": 3})
+    assert order == ["a"] * 4 + ["b"] * 2
+    assert {name: len(taken) for name, taken in times.items()} == {"a": 3, "b": 1}
 
 
 @pytest.mark.parametrize(
