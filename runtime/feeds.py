@@ -14,6 +14,7 @@ from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.types import (
     STRING,
     Array,
+    DType,
     SequenceType,
     TensorType,
     Type,
@@ -138,6 +139,31 @@ def _as_array(feed: Any, expected: TensorType) -> Array:
         return np.asarray(feed, dtype=expected.dtype)
     native = array.dtype.newbyteorder("=") == expected.dtype
     return array.astype(expected.dtype, copy=False) if native else array
+
+
+@dataclass(frozen=True, slots=True)
+class FamiliarFeeds:
+    """Element types and shapes of arrays that passed the checks: others like them pass as well."""
+
+    arrays: Mapping[str, tuple[DType, tuple[int, ...]]]
+
+    @staticmethod
+    def of(feeds: Mapping[str, Any]) -> FamiliarFeeds:
+        """Nothing is familiar where a feed is no array."""
+        arrays = all(isinstance(feed, np.ndarray) for feed in feeds.values())
+        types = {name: (feed.dtype, feed.shape) for name, feed in feeds.items()} if arrays else {}
+        return FamiliarFeeds(types)
+
+    def named(self, feeds: Any) -> Mapping[str, Any] | None:
+        """The feeds by name, where they are arrays like these."""
+        if type(feeds) is np.ndarray and len(self.arrays) == 1:
+            feeds = {next(iter(self.arrays)): feeds}
+        if type(feeds) is not dict or not feeds or len(feeds) != len(self.arrays):
+            return None
+        for name, feed in feeds.items():
+            if type(feed) is not np.ndarray or self.arrays.get(name) != (feed.dtype, feed.shape):
+                return None
+        return feeds
 
 
 def feeds_that_set_shapes(graph: Graph) -> frozenset[str]:

@@ -19,6 +19,7 @@ from mnnpy.runtime.contracts import Backend
 from mnnpy.runtime.errors import BackendError, ConfigError, FeedError, PlanError
 from mnnpy.runtime.execution import After, Before, Executable, Progress
 from mnnpy.runtime.feeds import (
+    FamiliarFeeds,
     TensorInfo,
     checked_feeds,
     concrete_inputs,
@@ -97,7 +98,7 @@ class Session:
         self._pid = os.getpid()
         self._packed = PackedWeights()
         self._executables: OrderedDict[object, Bound] = OrderedDict()
-        self._latest: Bound | None = None
+        self._latest: tuple[Bound, FamiliarFeeds] | None = None
         self._variants: dict[tuple[str, ...], Graph] = {}
         self._shape_feeds = feeds_that_set_shapes(self.graph)
 
@@ -187,18 +188,24 @@ class Session:
     ) -> dict[str, Any]:
         """Check feeds, then execute segment after segment; on request whole batches only."""
         self._refuse_forked()
-        if self._latest is not None:
-            self._latest.expect()  # Threads wake while feeds are checked.
+        latest = self._latest
+        if latest is not None:
+            bound, familiar = latest
+            bound.expect()  # Threads wake while feeds are checked.
+            if outputs is None and not whole and (fed := familiar.named(feeds)) is not None:
+                with self._exclusive():
+                    return dict(execute(bound, fed))
         checked = checked_feeds(self.graph, {} if feeds is None else feeds)
         with self._exclusive():
             graph = self._graph_for(outputs)
             values: dict[str, Any] = dict(checked)
             current: Graph | None = graph
             while current is not None:
-                executable = self._executable(current, values, whole=whole)
-                fed = {name: values[name] for name in current.inputs}
-                values |= execute(executable, fed)
-                current = executable.rest
+                bound = self._executable(current, values, whole=whole)
+                values |= execute(bound, {name: values[name] for name in current.inputs})
+                last, current = current, bound.rest
+            usual = last is self.graph and not self._shape_feeds and not whole
+            self._latest = bound, FamiliarFeeds.of(checked if usual else {})
         return {name: values[name] for name in graph.outputs}
 
     def plan(self, shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None) -> Plan:
@@ -321,7 +328,6 @@ class Session:
             while len(self._executables) > _MAX_PLANS:
                 self._executables.popitem(last=False)
         self._executables.move_to_end(key)
-        self._latest = found
         return found
 
     def _bind(

@@ -373,6 +373,57 @@ def test_the_plan_cache_is_bounded() -> None:
     assert opened.executable(np.zeros((39, 3), np.float32)) is first
 
 
+def _network() -> Graph:
+    builder = GraphBuilder()
+    x, y = builder.input(("n", 4)), builder.input((4,))
+    return builder.graph(builder.node(Relu(), builder.node(Add(), x, y)))
+
+
+class _Subclass(np.ndarray[Any, Any]):
+    """An array of another type."""
+
+
+ONES = np.ones((2, 4), np.float32)
+TERM = np.full(4, -0.5, np.float32)
+AGAIN: dict[str, tuple[Any, str | None]] = {
+    "the same": ({"x0": ONES, "x1": TERM}, None),
+    "in another order": ({"x1": TERM, "x0": ONES}, None),
+    "as a list": ([ONES, TERM], None),
+    "of another type": ({"x0": ONES.view(_Subclass), "x1": TERM}, None),
+    "of another shape": ({"x0": ONES[:1], "x1": TERM}, None),
+    "of numbers": ({"x0": ONES.tolist(), "x1": TERM}, None),
+    "of another element type": ({"x0": ONES.astype(np.float64), "x1": TERM}, "float64"),
+    "of too few": ({"x0": ONES}, "missing: 'x1'"),
+    "of too many": ({"x0": ONES, "x1": TERM, "x2": TERM}, "unknown: 'x2'"),
+    "of another name": ({"x0": ONES, "other": TERM}, "missing: 'x1'"),
+    "of another rank": ({"x0": ONES, "x1": TERM[None]}, "rank"),
+}
+
+
+@pytest.mark.parametrize("feeds", AGAIN)
+def test_a_second_run_checks_what_differs_from_the_first(feeds: str) -> None:
+    opened = session(_network())
+    opened.run([ONES, TERM])
+    given, said = AGAIN[feeds]
+    if said is None:
+        rows = 1 if feeds == "of another shape" else 2
+        (found,) = opened.run(given).values()
+        np.testing.assert_array_equal(found, np.full((rows, 4), 0.5))
+    else:
+        with pytest.raises(FeedError, match=said):
+            opened.run(given)
+    (again,) = opened.run({"x0": 2 * ONES, "x1": TERM}).values()
+    np.testing.assert_array_equal(again, np.full((2, 4), 1.5))
+
+
+def test_other_outputs_and_callbacks_between_runs() -> None:
+    opened, feeds = session(_network()), {"x0": ONES, "x1": -2 * ONES[0]}
+    for _ in range(2):
+        assert (opened.run(feeds)["v1"] == 0).all()
+        assert (opened.run(feeds, outputs=["v0"])["v0"] == -1).all()
+        assert (opened.run_with_callbacks(feeds)["v1"] == 0).all()
+
+
 def test_plans_share_what_does_not_depend_on_shapes() -> None:
     opened = session(deep())
     opened.run(np.zeros((1, 4, 12, 12), np.float32))
