@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from mnnpy.backends.numba_cpu.blocked import Blocked
 from mnnpy.backends.numba_cpu.convolution_kernel import ConvolutionKernel
 from mnnpy.backends.numba_cpu.convolutions import epilogue_of, pack_bias, pack_weights
 from mnnpy.backends.numba_cpu.dense import DenseKernel, Reach, volume_source
-from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.backends.numba_cpu.moves import moved
-from mnnpy.backends.numba_cpu.native import NativeCall, NativeSequence
+from mnnpy.backends.numba_cpu.moves import cleared_ends
+from mnnpy.backends.numba_cpu.native import NativeSequence
 from mnnpy.backends.numba_cpu.tiles import choose_tile
 from mnnpy.runtime.contracts import Buffers, Config, Run, Task
 from mnnpy.runtime.devices import Device, Work
@@ -75,11 +72,3 @@ class ConvVolume(ConvolutionKernel):
             for source, *written in zip(x, y, *added, strict=True)
         ]
         return NativeSequence((*calls, *cleared_ends(self, y, kernel.y.halo)))
-
-
-def cleared_ends(kernel: NativeKernel, y: Array, halo: int) -> Iterator[NativeCall]:
-    """Zeros into the slices in front of the first and behind the last of (n, blocks, d, ...)."""
-    zero = np.zeros((), dtype=np.float32)
-    ends = (y[:, :, :halo], y[:, :, y.shape[2] - halo :]) if halo else ()
-    pairs = [(end, np.broadcast_to(zero, end.shape)) for end in ends]
-    return iter(moved(kernel, pairs).calls)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mnnpy.backends.numba_cpu.blocked import Blocked
-from mnnpy.backends.numba_cpu.conv_volume import cleared_ends
 from mnnpy.backends.numba_cpu.conv_winograd import ConvWinograd
 from mnnpy.backends.numba_cpu.convolutions import epilogue_of
+from mnnpy.backends.numba_cpu.moves import cleared_ends
 from mnnpy.backends.numba_cpu.native import NativeSequence
 from mnnpy.runtime.contracts import Buffers, Config, Run, Task
 from mnnpy.runtime.graph.types import Array

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mnnpy.backends.numba_cpu.blocked import Blocked, blocked, clear_halo, row_start
-from mnnpy.backends.numba_cpu.conv_volume import cleared_ends
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
 from mnnpy.backends.numba_cpu.lines import shuffled
+from mnnpy.backends.numba_cpu.moves import cleared_ends
 from mnnpy.backends.numba_cpu.native import NativeSequence
 from mnnpy.backends.numba_cpu.strided_copy import exchanges
 from mnnpy.runtime.contracts import Buffers, Config, Run, Task

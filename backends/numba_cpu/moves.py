@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mnnpy.backends.numba_cpu.kernel import NativeKernel
-from mnnpy.backends.numba_cpu.native import NativeSequence
+from mnnpy.backends.numba_cpu.native import NativeCall, NativeSequence
 from mnnpy.backends.numba_cpu.strided_copy import StridedCopy
 from mnnpy.runtime.contracts import Buffers, Config, Run, Task
 from mnnpy.runtime.devices import Device, Work
@@ -262,3 +262,11 @@ def moved(kernel: NativeKernel, pairs: Sequence[Pair]) -> NativeSequence:
             copy = StridedCopy.between(4 * kernel.lanes, target, source)
             calls.append(kernel.call(copy.ir(), [target, source], copy.units))
     return NativeSequence(tuple(calls))
+
+
+def cleared_ends(kernel: NativeKernel, y: Array, halo: int) -> tuple[NativeCall, ...]:
+    """Zeros into the slices in front of the first and behind the last of (n, blocks, d, ...)."""
+    zero = np.zeros((), dtype=np.float32)
+    ends = (y[:, :, :halo], y[:, :, y.shape[2] - halo :]) if halo else ()
+    pairs = [(end, np.broadcast_to(zero, end.shape)) for end in ends]
+    return moved(kernel, pairs).calls
