@@ -12,7 +12,7 @@ from string import Template
 _TABLE, _STEPS, _ARRIVED, _DONE, _SLEEPERS, _ALARMS = 1, 2, 3, 4, 5, 6
 MUTEX, CONDITION, BOARD = 8, 24, 40
 """Places on the board, whose first number is the generation, and its size. The mutex and the
-condition that sleepers wait for are POSIX's, 128 bytes of room each; """
+condition that sleepers wait for are POSIX's; each has room of 128 bytes."""
 
 _AWAIT = """
 declare i32 @sched_yield()
