@@ -27,7 +27,7 @@ from mnnpy.schemes.geometry import (
 from mnnpy.schemes.view import copying
 from mnnpy.schemes.winograd_matrices import winograd_matrices
 
-_AMPLIFICATION = {1: 1.0, 2: 1.1, 3: 1.1, 4: 1.2, 5: 2.1, 6: 3.1, 7: 3.8, 8: 4.2}
+AMPLIFICATION = {1: 1.0, 2: 1.1, 3: 1.1, 4: 1.2, 5: 1.6, 6: 2.1, 7: 3.8, 8: 4.2}
 """Tile size of one axis -> rounding errors (root mean square) over those of a direct convolution,
 as measured on random data; the interpolation points decide. Axes multiply."""
 
@@ -223,7 +223,7 @@ def winograd_error(g: ConvGeometry, config: Config) -> float:
     """Error that a tile size is expected to add, relative to the largest output."""
     m = int(dict(config)["m"])
     tiles = (m + taps - 1 if taps > 1 else 1 for taps in g.kernel)
-    grown = math.prod(_AMPLIFICATION.get(tile, 10.0) for tile in tiles)
+    grown = math.prod(AMPLIFICATION.get(tile, 10.0) for tile in tiles)
     return _DIRECT_ERROR * (grown - 1) * rounding(g.dtype)
 
 

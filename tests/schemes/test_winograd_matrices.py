@@ -7,6 +7,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from mnnpy.schemes import winograd_matrices as matrices
+from mnnpy.schemes.conv_winograd import AMPLIFICATION
 from mnnpy.schemes.winograd_matrices import MAX_TILE, winograd_matrices
 
 SIZES = [(m, r) for m in range(1, 9) for r in range(1, 8) if m + r - 1 <= 10]
@@ -50,3 +52,38 @@ def test_known_matrices_of_the_paper() -> None:
 def test_sizes_out_of_range(m: int, r: int) -> None:
     with pytest.raises(ValueError, match="is outside"):
         winograd_matrices(m, r)
+
+
+def float32_errors(m: int, r: int) -> tuple[float, float]:
+    """Root mean square errors of F(m x m, r x r), and of a direct convolution, over 32 channels of
+    rectified noise.
+    """
+    at, g, bt = winograd_matrices(m, r)
+    rng, a, channels = np.random.default_rng(0), m + r - 1, 32
+    tiles = np.maximum(rng.standard_normal((64, channels, a, a), dtype=np.float32), 0)
+    filters = rng.standard_normal((16, channels, r, r), dtype=np.float32)
+    transformed = np.einsum("ar,kcrs,bs->abck", g, filters.astype(np.float64), g)
+    b, back = bt.astype(np.float32), at.astype(np.float32)
+    data = np.ascontiguousarray((b @ tiles @ b.T).transpose(2, 3, 0, 1))
+    sums = np.ascontiguousarray((data @ transformed.astype(np.float32)).transpose(2, 3, 0, 1))
+    windows = np.lib.stride_tricks.sliding_window_view(tiles, (r, r), axis=(2, 3))
+    rows = windows.transpose(0, 2, 3, 1, 4, 5).reshape(64 * m * m, -1)
+    columns = filters.reshape(16, -1).T
+    exact = rows.astype(np.float64) @ columns.astype(np.float64)
+    found = (back @ sums @ back.T).transpose(0, 2, 3, 1).reshape(-1, 16)
+    return float(np.std(found - exact)), float(np.std(rows @ columns - exact))
+
+
+@pytest.mark.parametrize(("m", "r"), [(m, r) for m in (2, 4, 6) for r in range(2, 8) if m + r < 10])
+def test_rounding_errors_are_those_stated(m: int, r: int) -> None:
+    found, direct = float32_errors(m, r)
+    assert found / direct <= AMPLIFICATION[m + r - 1] ** 2
+
+
+def test_precise_points_halve_the_errors_of_f4(monkeypatch: pytest.MonkeyPatch) -> None:
+    precise, _ = float32_errors(4, 3)
+    monkeypatch.setattr(matrices, "_PRECISE_POINTS", {})
+    winograd_matrices.cache_clear()
+    plain, _ = float32_errors(4, 3)
+    winograd_matrices.cache_clear()
+    assert precise < plain / 2
