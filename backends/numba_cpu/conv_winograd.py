@@ -95,15 +95,15 @@ class ConvWinograd(ConvolutionKernel):
         """
         threads, outputs = device.threads, -(-g.k // self.lanes)
         mh, mw = (m if taps > 1 else 1 for taps in g.kernel)
-        high, wide = -(-g.output[0] // mh), -(-g.output[1] // mw)
+        high, wide = g.n * -(-g.output[0] // mh), -(-g.output[1] // mw)
         area = math.prod(m_ + taps - 1 for m_, taps in zip((mh, mw), g.kernel, strict=True))
         tile_nbytes = area * g.c * 4
         least = _least_tiles(tile_nbytes * g.k)
         together = max(least, _NEAR_NBYTES // tile_nbytes)
         count = min(high, max(1, round(high * wide / together)))
-        even = min(high, -(-count * g.n // threads) * threads // g.n)
+        even = min(high, -(-count // threads) * threads)
         blocks = even if high // even * wide >= least else count
-        shares = min(threads // math.gcd(g.n * blocks, threads), outputs)
+        shares = min(threads // math.gcd(blocks, threads), outputs)
         sums_nbytes = area * self.lanes * 4
         most_tiles = min(_ALONE_NBYTES // tile_nbytes, _STACK_NBYTES // (tile_nbytes + sums_nbytes))
         if -(-high // blocks) * wide > most_tiles:
@@ -124,9 +124,9 @@ class ConvWinograd(ConvolutionKernel):
         transforms = t.area * (sum(t.a) * t.c + (t.a[1] + t.m[0]) * t.k)
         macs = t.n * t.tiles * (products + transforms // 2)
         weights = t.area * t.c * t.k * 4
-        passes = t.n * t.blocks if weights > _FAR_NBYTES else 1
-        passed = 0 if dict(config)["shares"] else 4 * t.n * t.blocks * t.data_elements
-        return Work(macs, task.nbytes + passes * weights, t.n * 2 * t.blocks, passed)
+        passes = t.blocks if weights > _FAR_NBYTES else 1
+        passed = 0 if dict(config)["shares"] else 4 * t.blocks * t.data_elements
+        return Work(macs, task.nbytes + passes * weights, 2 * t.blocks, passed)
 
     def max_error(self, task: Task, config: Config) -> float:
         return winograd_error(self.pictures(task), config)
@@ -180,8 +180,7 @@ class ConvWinograd(ConvolutionKernel):
         x = Blocked.of(anchored.task.tensor(0), source)
         written = [Blocked.of(task.output(), array) for array in (target, *added)]
         w = self.winograd(task, config, t, x, written)
-        images = [[array[i] for array in (source, target, *added)] for i in range(t.n)]
-        return NativeSequence(self.calls(w, config, buffers, [source, target, *added], images))
+        return NativeSequence(self.calls(w, config, buffers, [source, target, *added]))
 
     def winograd(
         self, task: Task, config: Config, t: Tiling, x: Blocked, written: Sequence[Blocked]
@@ -199,22 +198,20 @@ class ConvWinograd(ConvolutionKernel):
         config: Config,
         buffers: Buffers,
         arrays: Sequence[Array],
-        images: Sequence[Sequence[Array]],
     ) -> tuple[NativeCall, ...]:
-        """The convolution of (x, y, *added), whose pictures are ``images``."""
+        """The convolution of (x, y, *added)."""
         t, (x, *written), (u, bias) = w.t, arrays, buffers.packed
         shares = int(dict(config)["shares"])
         if shares:
-            units = t.n * t.blocks * shares
+            units = t.blocks * shares
             return (self.call(block_code(w, shares), [x, u, bias, *written], units),)
         data, calls = buffers.workspace, []
-        for source, *targets in images:
-            for block in range(t.blocks):
-                rows, first = len(t.rows(block)), np.array([t.rows(block).start])
-                read = [source, data, first]
-                calls.append(self.call(transform_code(w, rows), read, t.channel_blocks * rows))
-                read = [data, u, bias, first, *targets]
-                calls.append(self.call(product_code(w, rows), read, w.groups))
+        for block in range(t.blocks):
+            rows, first = len(t.rows(block)), np.array([t.rows(block).start])
+            read = [x, data, first]
+            calls.append(self.call(transform_code(w, rows), read, t.channel_blocks * rows))
+            read = [data, u, bias, first, *written]
+            calls.append(self.call(product_code(w, rows), read, w.groups))
         return tuple(calls)
 
 

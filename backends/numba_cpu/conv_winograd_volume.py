@@ -40,7 +40,8 @@ class ConvWinogradVolume(ConvWinograd):
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         anchored, g = split_anchored(task), self.geometry(split_anchored(task).task)
-        t = replace(self._tiling(task, config), n=g.output[0])
+        t = self._tiling(task, config)
+        t = replace(t, n=g.output[0], blocks=-(-t.blocks // g.n))
         read = (anchored.source, *epilogue_of(task, anchored).added)
         source, *added = (a for p in read if (a := buffers.inputs[p]) is not None)
         target = buffers.outputs[0]
@@ -50,9 +51,7 @@ class ConvWinogradVolume(ConvWinograd):
         calls = [
             call
             for sample in zip(source, target, *added, strict=True)
-            for call in self.calls(
-                w, config, buffers, sample, [[a[:, d:] for a in sample] for d in range(t.n)]
-            )
+            for call in self.calls(w, config, buffers, sample)
         ]
         return NativeSequence((*calls, *cleared_ends(self, target, w.y.halo)))
 

@@ -84,27 +84,20 @@ def block_code(w: Winograd, shares: int) -> str:
     data, spare = f.scratch(t.data_elements), _Spare.of(f, w)
 
     def unit(index: Value) -> None:
-        rest, share = f.divide(index, shares)
-        image, block = f.divide(rest, t.blocks)
-        first, end = (
-            f.divide(f.mul(at, t.grid[0]), t.blocks)[0] for at in (block, f.add(block, 1))
-        )
-        source = f.at(x, f.mul(image, w.x.image))
-        images = [f.at(p, f.mul(image, b.image)) for p, b in zip(written, w.written, strict=True)]
+        block, share = f.divide(index, shares)
+        first, end = (f.divide(f.mul(at, t.high), t.blocks)[0] for at in (block, f.add(block, 1)))
 
         def whole(rows: int) -> None:
             f.loop(
                 str(t.channel_blocks * rows),
-                lambda index: _transform_row(
-                    f, w, f.divide(index, rows), first, source, data, spare
-                ),
+                lambda index: _transform_row(f, w, f.divide(index, rows), first, x, data, spare),
             )
             low, high = (
                 f.divide(f.mul(at, w.groups), shares)[0] for at in (share, f.add(share, 1))
             )
             f.loop(
                 high,
-                lambda index: _outputs(f, w, rows, index, first, [data, u, bias, *images], spare),
+                lambda index: _outputs(f, w, rows, index, first, [data, u, bias, *written], spare),
                 start=low,
             )
 
@@ -117,7 +110,7 @@ def block_code(w: Winograd, shares: int) -> str:
 
 
 def transform_code(w: Winograd, rows: int) -> str:
-    """Input transform of one block; buffers (x of the image, data, number of its first row)."""
+    """Input transform of one block; buffers (x, data, number of its first row)."""
     module = Module(w.t.lanes)
     add_tile_transform(module, w.t)
     f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
@@ -134,16 +127,16 @@ def transform_code(w: Winograd, rows: int) -> str:
 
 def product_code(w: Winograd, rows: int) -> str:
     """Products and output transform of one block; buffers (data, u, bias, number of its first row,
-    y of the image, *residuals).
+    y, *residuals).
     """
     module = Module(w.t.lanes)
     _add_products(module, w, rows)
     f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
-    data, u, bias, number, *images = (f.argument("%args", i) for i in range(5 + len(w.residuals)))
+    data, u, bias, number, *written = (f.argument("%args", i) for i in range(5 + len(w.residuals)))
     first, spare = f.load_index(number), _Spare.of(f, w)
     f.loop(
         "%end",
-        lambda index: _outputs(f, w, rows, index, first, [data, u, bias, *images], spare),
+        lambda index: _outputs(f, w, rows, index, first, [data, u, bias, *written], spare),
         start="%begin",
     )
     f.finish()
@@ -169,6 +162,11 @@ class _Spare:
         return _Spare(half, whole, f.scratch(w.vectors * t.area * pitch), pitch)
 
 
+def _place(f: Function, t: Tiling, row: Value) -> tuple[Value, Value]:
+    """The picture that a row of tiles is in, and the row within it."""
+    return f.divide(row, t.grid[0]) if t.n > 1 else ("0", row)
+
+
 def _transform_row(
     f: Function,
     w: Winograd,
@@ -189,10 +187,11 @@ def _transform_row(
         max(0, min(count, (size - a) // m + 1))
         for count, size, a, m in zip(t.grid, there, t.a, t.m, strict=True)
     )
-    row = f.add(first, r)
+    image, row = _place(f, t, f.add(first, r))
     target = f.at(data, f.mul(block, t.most * t.lanes))
     depth, block = f.divide(block, x.blocks) if x.slices else ("0", block)
-    plane = f.at(f.at(source, f.mul(depth, x.slice)), f.mul(block, x.plane))
+    picture = f.at(f.at(source, f.mul(image, x.image)), f.mul(depth, x.slice))
+    plane = f.at(picture, f.mul(block, x.plane))
     corner = f.at(plane, w.ahead * x.slice + lead[0] * x.row + lead[1] * x.lanes)
     line = f.at(corner, f.mul(row, t.m[0] * x.row))
 
@@ -240,7 +239,7 @@ def _outputs(
     spare: _Spare,
 ) -> None:
     """One group of outputs of ``rows`` rows of tiles from ``first`` on; ``pointers`` are (data, u,
-    bias, images of the output and of added tensors).
+    bias, the output and added tensors).
     """
     data, u, *rest = pointers
     panels = f.at(u, f.mul(group, w.t.area * w.t.c * w.vectors * w.t.lanes))
@@ -260,35 +259,44 @@ def _put_block(
     pointers: Sequence[Value],
     spare: _Spare,
 ) -> None:
-    """Output transform of a block of outputs; ``pointers`` are bias and images."""
-    t, (bias, *images) = w.t, pointers
+    """Output transform of a block of outputs; ``pointers`` are bias, output and added tensors."""
+    t, (bias, *written) = w.t, pointers
     start = f.load_vector(f.at(bias, f.mul(block, t.lanes)))
-    top = f.mul(first, t.m[0])
     planes = [
-        f.at(f.at(p, f.mul(block, b.plane)), f.add(f.mul(top, b.row), b.origin))
-        for p, b in zip(images, w.written, strict=True)
+        f.at(p, f.add(f.mul(block, b.plane), b.origin))
+        for p, b in zip(written, w.written, strict=True)
     ]
-    below = f.sub(t.output[0], top)
+
+    def begin(plane: Value, b: Blocked, image: Value, top: Value) -> Value:
+        return f.at(f.at(plane, f.mul(image, b.image)), f.mul(top, b.row))
 
     def back(index: Value) -> None:
         r, q = f.divide(index, t.grid[1])
+        image, row = _place(f, t, f.add(first, r))
+        top, left = f.mul(row, t.m[0]), f.mul(q, t.m[1])
         transform_back(
             f, t, f.at(spare.sums, f.mul(index, t.lanes)), spare.pitch, spare.half, spare.whole
         )
-        high = f.minimum(t.m[0], f.sub(below, f.mul(r, t.m[0])))
-        wide = f.minimum(t.m[1], f.sub(t.output[1], f.mul(q, t.m[1])))
+        high = f.minimum(t.m[0], f.sub(t.output[0], top))
+        wide = f.minimum(t.m[1], f.sub(t.output[1], left))
         corners = [
-            f.at(f.at(p, f.mul(r, t.m[0] * b.row)), f.mul(q, t.m[1] * t.lanes))
+            f.at(begin(p, b, image, top), f.mul(left, t.lanes))
             for p, b in zip(planes, w.written, strict=True)
         ]
         put_tile(f, t, spare.whole, start, corners, w.written, w.epilogue, high, wide)
 
+    def clear(r: Value) -> None:
+        image, row = _place(f, t, f.add(first, r))
+        top = f.mul(row, t.m[0])
+        line = begin(planes[0], w.y, image, top)
+        f.loop(
+            f.minimum(t.m[0], f.sub(t.output[0], top)),
+            lambda i: clear_halo(f, w.y, f.at(line, f.mul(i, w.y.row)), f.add(top, i)),
+        )
+
     f.loop(str(rows * t.grid[1]), back)
     if w.y.halo:
-        f.loop(
-            f.minimum(rows * t.m[0], below),
-            lambda i: clear_halo(f, w.y, f.at(planes[0], f.mul(i, w.y.row)), f.add(top, i)),
-        )
+        f.loop(str(rows), clear)
 
 
 def _multiply(

@@ -17,6 +17,8 @@ from mnnpy.schemes.winograd_matrices import winograd_matrices
 class Tiling:
     """Sizes of a Winograd convolution; pairs are (height, width), ``blocks`` of rows of tiles.
 
+    Rows of tiles are numbered through all pictures.
+
     Transformed data lie as (frequency, channel block, tile, lane), with a cache line between
     frequencies so that they do not meet in one set of the cache.
     """
@@ -46,17 +48,23 @@ class Tiling:
 
     @property
     def tiles(self) -> int:
+        """Of one picture."""
         return math.prod(self.grid)
+
+    @property
+    def high(self) -> int:
+        """Rows of tiles of all pictures."""
+        return self.n * self.grid[0]
 
     def rows(self, block: int) -> range:
         """Rows of tiles of a block; blocks differ by at most one row."""
-        first, end = (at * self.grid[0] // self.blocks for at in (block, block + 1))
+        first, end = (at * self.high // self.blocks for at in (block, block + 1))
         return range(first, end)
 
     @property
     def sizes(self) -> list[int]:
         """How many rows blocks have, the fewest first."""
-        return sorted({len(self.rows(block)) for block in range(self.blocks)})
+        return sorted({self.high // self.blocks, -(-self.high // self.blocks)})
 
     @property
     def most(self) -> int:
