@@ -20,7 +20,6 @@ from mnnpy.backends.numba_cpu.winograd_tile import (
     add_tile_transform,
     copy_part,
     put_tile,
-    transform_back,
 )
 
 
@@ -274,16 +273,14 @@ def _put_block(
         r, q = f.divide(index, t.grid[1])
         image, row = _place(f, t, f.add(first, r))
         top, left = f.mul(row, t.m[0]), f.mul(q, t.m[1])
-        transform_back(
-            f, t, f.at(spare.sums, f.mul(index, t.lanes)), spare.pitch, spare.half, spare.whole
-        )
+        sums = f.at(spare.sums, f.mul(index, t.lanes)), spare.pitch
         high = f.minimum(t.m[0], f.sub(t.output[0], top))
         wide = f.minimum(t.m[1], f.sub(t.output[1], left))
         corners = [
             f.at(begin(p, b, image, top), f.mul(left, t.lanes))
             for p, b in zip(planes, w.written, strict=True)
         ]
-        put_tile(f, t, spare.whole, start, corners, w.written, w.epilogue, high, wide)
+        put_tile(f, t, sums, spare.half, start, corners, w.written, w.epilogue, (high, wide))
 
     def clear(r: Value) -> None:
         image, row = _place(f, t, f.add(first, r))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mnnpy.backends.numba_cpu.blocked import Blocked
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
@@ -72,6 +73,11 @@ class Tiling:
         return self.sizes[-1] * self.grid[1]
 
     @property
+    def widths(self) -> set[int]:
+        """Columns of tiles that lie inside the output: of the last one there may be fewer."""
+        return {min(self.m[1], self.output[1]), (self.output[1] - 1) % self.m[1] + 1}
+
+    @property
     def channel_blocks(self) -> int:
         return -(-self.c // self.lanes)
 
@@ -135,17 +141,33 @@ def copy_part(
     f.loop(high, row)
 
 
-def transform_back(
-    f: Function, t: Tiling, sums: Value, pitch: int, half: Value, whole: Value
+def put_tile(
+    f: Function,
+    t: Tiling,
+    sums: tuple[Value, int],
+    half: Value,
+    bias: Value,
+    corners: Sequence[Value],
+    tensors: Sequence[Blocked],
+    epilogue: Epilogue,
+    extent: tuple[Value, Value],
 ) -> None:
-    """A' M A of one tile of vectors."""
+    """A' M A of one tile of vectors, bias and epilogue; stores what lies inside the output.
+
+    Parameters
+    ----------
+    sums : where the tile begins, and floats between its frequencies.
+    half : memory for what lies between the two passes.
+    corners : of the tile in the output and in what lies like it, the ``tensors``.
+    extent : rows and columns that lie inside.
+    """
     (at_h, _, _), (at_w, _, _) = (
         winograd_matrices(m, r) for m, r in zip(t.m, t.kernel, strict=True)
     )
-    (high, wide), (mh, mw) = t.a, t.m
+    (high, wide), (begin, pitch) = t.a, sums
 
     def column(j: Value) -> None:
-        top = f.at(sums, f.mul(j, pitch))
+        top = f.at(begin, f.mul(j, pitch))
         seen = [f.load_vector(f.at(top, i * wide * pitch)) for i in range(high)]
         for i, value in enumerate(apply_matrix(f, at_h, seen)):
             place = f.at(f.at(half, f.mul(j, t.lanes)), i * wide * t.lanes)
@@ -154,37 +176,17 @@ def transform_back(
     def line(i: Value) -> None:
         start = f.at(half, f.mul(i, wide * t.lanes))
         seen = [f.load_vector(f.at(start, j * t.lanes), 64) for j in range(wide)]
-        place = f.at(whole, f.mul(i, mw * t.lanes))
-        for j, value in enumerate(apply_matrix(f, at_w, seen)):
-            f.store_vector(value, f.at(place, j * t.lanes), 64)
+        totals = [f.arithmetic("fadd", value, bias) for value in apply_matrix(f, at_w, seen)]
+        places = [f.at(c, f.mul(i, b.row)) for c, b in zip(corners, tensors, strict=True)]
+
+        def put(count: int) -> None:
+            for j, total in enumerate(totals[:count]):
+                target, *others = (f.at(place, j * t.lanes) for place in places)
+                operands = tuple(f.load_vector(other) for other in others)
+                f.store_vector(epilogue.apply(f, total, operands), target)
+
+        for count in t.widths:
+            f.when(f.compare("eq", extent[1], count), partial(put, count))
 
     f.loop(wide, column)
-    f.loop(mh, line)
-
-
-def put_tile(
-    f: Function,
-    t: Tiling,
-    whole: Value,
-    bias: Value,
-    corners: Sequence[Value],
-    tensors: Sequence[Blocked],
-    epilogue: Epilogue,
-    high: Value,
-    wide: Value,
-) -> None:
-    """Bias, epilogue and store of the part of a tile that lies inside the output."""
-
-    def row(i: Value) -> None:
-        line = f.at(whole, f.mul(i, t.m[1] * t.lanes))
-        starts = [f.at(c, f.mul(i, b.row)) for c, b in zip(corners, tensors, strict=True)]
-
-        def pixel(j: Value) -> None:
-            offset = f.mul(j, t.lanes)
-            total = f.arithmetic("fadd", f.load_vector(f.at(line, offset), 64), bias)
-            operands = tuple(f.load_vector(f.at(start, offset)) for start in starts[1:])
-            f.store_vector(epilogue.apply(f, total, operands), f.at(starts[0], offset))
-
-        f.loop(wide, pixel)
-
-    f.loop(high, row)
+    f.loop(extent[0], line)
