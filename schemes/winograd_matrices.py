@@ -26,6 +26,7 @@ _PRECISE_POINTS = {
     for count, points in {
         4: ("0", "1", "-1/2", "-2"),
         5: ("0", "2/3", "-2/3", "3/2", "-3/2"),
+        6: ("0", "1", "-1", "1/2", "-1/2", "-3"),
     }.items()
 }
 """Numbers of points for which the first ones are not the best: with these F(4, 3) rounds less than

@@ -80,7 +80,7 @@ class ConvWinograd(ConvolutionKernel):
     def _sizes(self, g: ConvGeometry) -> list[int]:
         """Outputs per tile whose tile is precise and whose row of products fits the stack."""
         sizes = []
-        for m in (2, 4, 6):
+        for m in (2, 4, 5, 6):
             mh, mw = (m if taps > 1 else 1 for taps in g.kernel)
             area = (mh + g.kernel[0] - 1) * (mw + g.kernel[1] - 1)
             row_nbytes = area * -(-g.output[1] // mw) * self.lanes * 4

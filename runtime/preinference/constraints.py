@@ -37,7 +37,7 @@ class Constraints:
     pinned: Mapping[str, tuple[str, str, Config | None]] = field(default_factory=dict)
     planned: Mapping[str, tuple[str, str, Config]] = field(default_factory=dict)
     max_error: float = 1e-3
-    error_budget: float = 2.2e-4
+    error_budget: float = 2.8e-4
     max_workspace_nbytes: int | None = None
     fuse: bool = True
     regions: frozenset[tuple[str, ...]] | None = None
