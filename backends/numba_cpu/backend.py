@@ -81,6 +81,7 @@ class NumbaBackend(host_memory.HostMemory):
         from mnnpy.backends.numba_cpu.conv_volume import ConvVolume
         from mnnpy.backends.numba_cpu.conv_widened import ConvWidened
         from mnnpy.backends.numba_cpu.conv_winograd import ConvWinograd
+        from mnnpy.backends.numba_cpu.conv_winograd_pooled import ConvWinogradPooled
         from mnnpy.backends.numba_cpu.conv_winograd_volume import ConvWinogradVolume
         from mnnpy.backends.numba_cpu.elementwise import ElementwiseVectors
         from mnnpy.backends.numba_cpu.gather import GatherSlices
@@ -113,6 +114,7 @@ class NumbaBackend(host_memory.HostMemory):
                 ConvInverted,
                 ConvWidened,
                 ConvPooled,
+                ConvWinogradPooled,
                 ConvStrassen,
                 ConvVolume,
                 ConvWinogradVolume,
@@ -133,7 +135,7 @@ class NumbaBackend(host_memory.HostMemory):
     def regions(self, graph: Graph, values: Mapping[str, Value]) -> Iterable[tuple[Node, ...]]:
         from mnnpy.backends.numba_cpu.attention_region import attention_regions
         from mnnpy.backends.numba_cpu.conv_chain import chained_convolutions
-        from mnnpy.backends.numba_cpu.conv_pooled import pooled_convolutions
+        from mnnpy.backends.numba_cpu.conv_pool import pooled_convolutions
         from mnnpy.backends.numba_cpu.pointwise import GENERATED
 
         behind_products = list(epilogue_regions(graph, values, GENERATED))

@@ -117,7 +117,7 @@ class ConvWinograd(ConvolutionKernel):
         return (("blocks", blocks), ("m", m), ("shares", shares), *tile)
 
     def work(self, task: Task, config: Config) -> Work:
-        t = self._tiling(task, config)
+        t = self.tiling(task, config)
         together = t.most
         # Where few tiles share a weight, loading it sets the pace, not multiplying.
         products = t.area * t.c * t.k * max(_FULL_PACE, together) // together
@@ -132,11 +132,11 @@ class ConvWinograd(ConvolutionKernel):
         return winograd_error(self.pictures(task), config)
 
     def workspace_nbytes(self, task: Task, config: Config) -> int:
-        return 0 if dict(config)["shares"] else self._tiling(task, config).data_elements * 4
+        return 0 if dict(config)["shares"] else self.tiling(task, config).data_elements * 4
 
     def pack(self, task: Task, config: Config) -> tuple[Array, ...]:
         """U = G w G' as (groups of outputs, frequencies, c, width); bias in vectors."""
-        anchored, t = split_anchored(task), self._tiling(task, config)
+        anchored, t = split_anchored(task), self.tiling(task, config)
         w = anchored.task.known(1)
         assert w is not None
         (_, g_h, _), (_, g_w, _) = (
@@ -156,7 +156,8 @@ class ConvWinograd(ConvolutionKernel):
         """(k, c, *taps) as those of the convolution of pictures."""
         return w
 
-    def _tiling(self, task: Task, config: Config) -> Tiling:
+    def tiling(self, task: Task, config: Config) -> Tiling:
+        """Sizes, as configured."""
         g, options = self.pictures(task), dict(config)
         m = int(options["m"])
         return Tiling(
@@ -171,7 +172,7 @@ class ConvWinograd(ConvolutionKernel):
         )
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
-        anchored, t = split_anchored(task), self._tiling(task, config)
+        anchored, t = split_anchored(task), self.tiling(task, config)
         source, target = buffers.inputs[anchored.source], buffers.outputs[0]
         added = [
             a for p in epilogue_of(task, anchored).added if (a := buffers.inputs[p]) is not None

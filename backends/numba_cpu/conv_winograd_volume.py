@@ -40,7 +40,7 @@ class ConvWinogradVolume(ConvWinograd):
 
     def bind(self, task: Task, config: Config, buffers: Buffers) -> Run:
         anchored, g = split_anchored(task), self.geometry(split_anchored(task).task)
-        t = self._tiling(task, config)
+        t = self.tiling(task, config)
         t = replace(t, n=g.output[0], blocks=-(-t.blocks // g.n))
         read = (anchored.source, *epilogue_of(task, anchored).added)
         source, *added = (a for p in read if (a := buffers.inputs[p]) is not None)

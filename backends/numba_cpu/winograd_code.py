@@ -16,10 +16,10 @@ from mnnpy.backends.numba_cpu.epilogues import Epilogue
 from mnnpy.backends.numba_cpu.ir import Function, Module, Value
 from mnnpy.backends.numba_cpu.products import LINE, Terms, Weights, lines_ahead, product_tile
 from mnnpy.backends.numba_cpu.winograd_tile import (
+    PutTile,
     Tiling,
     add_tile_transform,
     copy_part,
-    put_tile,
 )
 
 
@@ -31,6 +31,7 @@ class Winograd:
     ----------
     begin : leading pads.
     height, vectors : of the tile of products, at most: tiles of the picture by blocks of outputs.
+    pool : edge of the windows of the output whose maxima are stored in place of them.
     ahead : slices of a volume in front of the first that a picture reads; its channels are those of
         as many slices as there are taps in depth.
     """
@@ -43,12 +44,18 @@ class Winograd:
     begin: tuple[int, int]
     height: int
     vectors: int
+    pool: int = 1
     ahead: int = 0
 
     @property
     def groups(self) -> int:
         """Groups of ``vectors`` blocks of outputs."""
         return self.y.blocks // self.vectors
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Rows and columns of what a tile stores."""
+        return self.t.m[0] // self.pool, self.t.m[1] // self.pool
 
     @property
     def written(self) -> tuple[Blocked, ...]:
@@ -259,7 +266,7 @@ def _put_block(
     spare: _Spare,
 ) -> None:
     """Output transform of a block of outputs; ``pointers`` are bias, output and added tensors."""
-    t, (bias, *written) = w.t, pointers
+    t, (bias, *written), (high, wide) = w.t, pointers, w.stored
     start = f.load_vector(f.at(bias, f.mul(block, t.lanes)))
     planes = [
         f.at(p, f.add(f.mul(block, b.plane), b.origin))
@@ -272,22 +279,22 @@ def _put_block(
     def back(index: Value) -> None:
         r, q = f.divide(index, t.grid[1])
         image, row = _place(f, t, f.add(first, r))
-        top, left = f.mul(row, t.m[0]), f.mul(q, t.m[1])
-        sums = f.at(spare.sums, f.mul(index, t.lanes)), spare.pitch
-        high = f.minimum(t.m[0], f.sub(t.output[0], top))
-        wide = f.minimum(t.m[1], f.sub(t.output[1], left))
+        top, left = f.mul(row, high), f.mul(q, wide)
         corners = [
             f.at(begin(p, b, image, top), f.mul(left, t.lanes))
             for p, b in zip(planes, w.written, strict=True)
         ]
-        put_tile(f, t, sums, spare.half, start, corners, w.written, w.epilogue, (high, wide))
+        inside = f.minimum(high, f.sub(w.y.h, top)), f.minimum(wide, f.sub(w.y.w, left))
+        sums = f.at(spare.sums, f.mul(index, t.lanes)), spare.pitch
+        put = PutTile(f, t, start, w.epilogue, w.pool, {wide, (w.y.w - 1) % wide + 1})
+        put(sums, spare.half, [*zip(corners, w.written, strict=True)], inside)
 
     def clear(r: Value) -> None:
         image, row = _place(f, t, f.add(first, r))
-        top = f.mul(row, t.m[0])
+        top = f.mul(row, high)
         line = begin(planes[0], w.y, image, top)
         f.loop(
-            f.minimum(t.m[0], f.sub(t.output[0], top)),
+            f.minimum(high, f.sub(w.y.h, top)),
             lambda i: clear_halo(f, w.y, f.at(line, f.mul(i, w.y.row)), f.add(top, i)),
         )
 

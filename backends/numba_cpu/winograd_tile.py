@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 from mnnpy.backends.numba_cpu.blocked import Blocked
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
@@ -73,11 +73,6 @@ class Tiling:
         return self.sizes[-1] * self.grid[1]
 
     @property
-    def widths(self) -> set[int]:
-        """Columns of tiles that lie inside the output: of the last one there may be fewer."""
-        return {min(self.m[1], self.output[1]), (self.output[1] - 1) % self.m[1] + 1}
-
-    @property
     def channel_blocks(self) -> int:
         return -(-self.c // self.lanes)
 
@@ -141,52 +136,75 @@ def copy_part(
     f.loop(high, row)
 
 
-def put_tile(
-    f: Function,
-    t: Tiling,
-    sums: tuple[Value, int],
-    half: Value,
-    bias: Value,
-    corners: Sequence[Value],
-    tensors: Sequence[Blocked],
-    epilogue: Epilogue,
-    extent: tuple[Value, Value],
-) -> None:
+@dataclass(frozen=True, slots=True)
+class PutTile:
     """A' M A of one tile of vectors, bias and epilogue; stores what lies inside the output.
 
     Parameters
     ----------
-    sums : where the tile begins, and floats between its frequencies.
-    half : memory for what lies between the two passes.
-    corners : of the tile in the output and in what lies like it, the ``tensors``.
-    extent : rows and columns that lie inside.
+    pool : edge of the windows whose maxima are stored.
+    widths : columns of the output that a tile can have.
     """
-    (at_h, _, _), (at_w, _, _) = (
-        winograd_matrices(m, r) for m, r in zip(t.m, t.kernel, strict=True)
-    )
-    (high, wide), (begin, pitch) = t.a, sums
 
-    def column(j: Value) -> None:
-        top = f.at(begin, f.mul(j, pitch))
-        seen = [f.load_vector(f.at(top, i * wide * pitch)) for i in range(high)]
-        for i, value in enumerate(apply_matrix(f, at_h, seen)):
-            place = f.at(f.at(half, f.mul(j, t.lanes)), i * wide * t.lanes)
-            f.store_vector(value, place, 64)
+    f: Function
+    t: Tiling
+    bias: Value
+    epilogue: Epilogue
+    pool: int
+    widths: set[int]
 
-    def line(i: Value) -> None:
-        start = f.at(half, f.mul(i, wide * t.lanes))
-        seen = [f.load_vector(f.at(start, j * t.lanes), 64) for j in range(wide)]
-        totals = [f.arithmetic("fadd", value, bias) for value in apply_matrix(f, at_w, seen)]
-        places = [f.at(c, f.mul(i, b.row)) for c, b in zip(corners, tensors, strict=True)]
+    def __call__(
+        self,
+        sums: tuple[Value, int],
+        half: Value,
+        corners: Sequence[tuple[Value, Blocked]],
+        inside: tuple[Value, Value],
+    ) -> None:
+        """Emit the code.
 
-        def put(count: int) -> None:
-            for j, total in enumerate(totals[:count]):
-                target, *others = (f.at(place, j * t.lanes) for place in places)
-                operands = tuple(f.load_vector(other) for other in others)
-                f.store_vector(epilogue.apply(f, total, operands), target)
+        Parameters
+        ----------
+        sums : where the tile begins, and floats between its frequencies.
+        half : memory for what lies between the two passes.
+        corners : of the tile in the output and in what lies like it.
+        inside : rows and columns that lie inside the output.
+        """
+        f, t = self.f, self.t
+        (high, wide), (begin, pitch) = t.a, sums
+        back, _, _ = winograd_matrices(t.m[0], t.kernel[0])
 
-        for count in t.widths:
-            f.when(f.compare("eq", extent[1], count), partial(put, count))
+        def column(j: Value) -> None:
+            top = f.at(begin, f.mul(j, pitch))
+            seen = [f.load_vector(f.at(top, i * wide * pitch)) for i in range(high)]
+            for i, value in enumerate(apply_matrix(f, back, seen)):
+                place = f.at(f.at(half, f.mul(j, t.lanes)), i * wide * t.lanes)
+                f.store_vector(value, place, 64)
 
-    f.loop(wide, column)
-    f.loop(extent[0], line)
+        def line(i: Value) -> None:
+            first = f.mul(i, self.pool)
+            rows = [self._totals(half, f.add(first, r)) for r in range(self.pool)]
+            places = [f.at(corner, f.mul(i, b.row)) for corner, b in corners]
+            for count in self.widths:
+                there = f.compare("eq", inside[1], count)
+                f.when(there, partial(self._put, rows, places, count))
+
+        f.loop(wide, column)
+        f.loop(inside[0], line)
+
+    def _totals(self, half: Value, row: Value) -> list[Value]:
+        """A row of the tile."""
+        f, t = self.f, self.t
+        back, _, _ = winograd_matrices(t.m[1], t.kernel[1])
+        start = f.at(half, f.mul(row, t.a[1] * t.lanes))
+        seen = [f.load_vector(f.at(start, j * t.lanes), 64) for j in range(t.a[1])]
+        return [f.arithmetic("fadd", value, self.bias) for value in apply_matrix(f, back, seen)]
+
+    def _put(self, rows: Sequence[Sequence[Value]], places: Sequence[Value], count: int) -> None:
+        """Vectors of one row of the output, each of a window of ``rows``."""
+        f = self.f
+        for j in range(count):
+            target, *others = (f.at(place, j * self.t.lanes) for place in places)
+            operands = tuple(f.load_vector(other) for other in others)
+            window = slice(j * self.pool, (j + 1) * self.pool)
+            seen = (self.epilogue.apply(f, x, operands) for row in rows for x in row[window])
+            f.store_vector(reduce(f.largest, seen), target)
