@@ -21,7 +21,7 @@ from mnnpy.backends.numba_cpu.convolutions import (
     pack_weights,
 )
 from mnnpy.backends.numba_cpu.native import NativeCall, NativeSequence
-from mnnpy.backends.numba_cpu.tiles import choose_tile
+from mnnpy.backends.numba_cpu.tiles import TALLEST, choose_tile
 from mnnpy.backends.numba_cpu.winograd_code import (
     Winograd,
     block_code,
@@ -45,6 +45,10 @@ _NEAR_NBYTES = 3 << 17
 """Transformed data of a block, where that takes more tiles."""
 _TILE_LIMIT = 9
 _FULL_PACE = 7
+_MACS_PER_BYTE = 1.6
+"""Multiply-adds in the time that a byte of weights takes to come from memory."""
+_HINDERING = 0.3
+"""Part of that time by which multiplying takes longer meanwhile."""
 _STACK_NBYTES = 1 << 20
 """Everything that a block keeps on the stack."""
 _ALONE_NBYTES = 700 << 10
@@ -111,22 +115,28 @@ class ConvWinograd(ConvolutionKernel):
         tiles = -(-high // blocks) * wide
         free = _STACK_NBYTES - (tiles * tile_nbytes if shares else 0)
         most = min(outputs // threads, free // (tiles * sums_nbytes))
-        vectors = [v for v in (1, 2, 3, 4) if outputs % v == 0 and v <= max(1, most)]
+        # Weights that one tile passes come from afar: two vectors of them for each load of data.
+        preferred = (2, 1, 3, 4) if tiles <= TALLEST else (1, 2, 3, 4)
+        vectors = [v for v in preferred if outputs % v == 0 and v <= max(1, most)]
         height, width = choose_tile(device, self.lanes, tiles, outputs, vectors)
         tile = (("height", height), ("vectors", width))
         return (("blocks", blocks), ("m", m), ("shares", shares), *tile)
 
     def work(self, task: Task, config: Config) -> Work:
-        t = self.tiling(task, config)
-        together = t.most
-        # Where few tiles share a weight, loading it sets the pace, not multiplying.
-        products = t.area * t.c * t.k * max(_FULL_PACE, together) // together
+        t, options = self.tiling(task, config), dict(config)
+        sums = min(int(options["height"]), t.most) * int(options["vectors"])
+        # Where few sums share a weight, loading it sets the pace, not multiplying.
+        products = t.area * t.c * t.k * max(_FULL_PACE, sums) // sums
         transforms = t.area * (sum(t.a) * t.c + (t.a[1] + t.m[0]) * t.k)
-        macs = t.n * t.tiles * (products + transforms // 2)
         weights = t.area * t.c * t.k * 4
         passes = t.blocks if weights > _FAR_NBYTES else 1
-        passed = 0 if dict(config)["shares"] else 4 * t.blocks * t.data_elements
-        return Work(macs, task.nbytes + passes * weights, 2 * t.blocks, passed)
+        streamed = int(_MACS_PER_BYTE * passes * weights)
+        multiplied = t.n * t.tiles * products
+        macs = max(multiplied + int(_HINDERING * streamed), streamed)
+        macs += t.n * t.tiles * transforms // 2
+        passed = 0 if options["shares"] else 4 * t.blocks * t.data_elements
+        read = task.nbytes - t.c * t.k * math.prod(t.kernel) * 4
+        return Work(macs, read, 2 * t.blocks, passed)
 
     def max_error(self, task: Task, config: Config) -> float:
         return winograd_error(self.pictures(task), config)
