@@ -48,21 +48,23 @@ class GivenPlan:
         }
         regions = frozenset(
             tuple(node.name for node in step.node.op.graph.nodes)
-            for step in self.plan.steps
+            for stage in self.plan.stages
+            for step in stage.steps
             if isinstance(step.node.op, Fused)
         )
-        parts = self.plan.parts.count if base.parts is None else base.parts
-        return replace(base, planned=planned, regions=regions, parts=parts)
+        if base.parts is None:
+            base = replace(base, parts=self.plan.parts.count, join=self.plan.join)
+        return replace(base, planned=planned, regions=regions)
 
     def explained(self, made: Plan) -> Plan:
         """The plan made anew, with the given one's costs and rejected candidates as its reasons."""
-        given = self._choices()
-        steps = tuple(_explained(step, given) for step in made.steps)
         same = self.plan.parts == made.parts
-        return replace(made, steps=steps, parts=self.plan.parts if same else made.parts)
+        parts = self.plan.parts if same else made.parts
+        return replace(_explained(made, self._choices()), parts=parts)
 
     def _choices(self) -> dict[str, Choice]:
-        steps = [s for s in self.plan.steps if s.choice.scheme not in ("copy", "object")]
+        steps = [step for stage in self.plan.stages for step in stage.steps]
+        steps = [step for step in steps if step.choice.scheme not in ("copy", "object")]
         return {step.node.name: step.choice for step in steps}
 
 
@@ -83,6 +85,11 @@ def given_plan(graph: Graph, plan: Plan | str | Path) -> GivenPlan:
     return GivenPlan(loaded)
 
 
-def _explained(step: Step, given: Mapping[str, Choice]) -> Step:
+def _explained(made: Plan, given: Mapping[str, Choice]) -> Plan:
+    steps = tuple(_explained_step(step, given) for step in made.steps)
+    return replace(made, steps=steps, then=_explained(made.then, given) if made.then else None)
+
+
+def _explained_step(step: Step, given: Mapping[str, Choice]) -> Step:
     choice = given.get(step.node.name)
     return step if choice is None or choice != step.choice else replace(step, choice=choice)

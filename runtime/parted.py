@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,7 +40,8 @@ class PartedExecutable:
         lanes = self.plan.parts.lanes
         given = (planned, backends, packed, threads if lanes == 1 else 1)
         self._lanes = [
-            Executable(*given, progress and _share(progress, lane, lanes)) for lane in range(lanes)
+            Executable(*given, progress and _share(progress, *share))
+            for share in _shares([1] * lanes)
         ]
         self._outputs = {
             name: planned.values[held].tensor for name, held in self.plan.outputs.items()
@@ -70,10 +72,19 @@ class PartedExecutable:
         ExecutionError
             Where a step fails; names it.
         """
-        outputs = {
+        outputs = self.allocate_outputs()
+        self.run_into(feeds, outputs)
+        return outputs
+
+    def allocate_outputs(self) -> dict[str, Array]:
+        """Arrays for the outputs of the whole batch."""
+        return {
             name: np.empty((int(t.shape[0]) * self.plan.parts.count, *t.shape[1:]), t.dtype)
             for name, t in self._outputs.items()
         }
+
+    def run_into(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        """Execute on checked feeds, with results in given arrays; raises as :meth:`run` does."""
         batch = _Batch(self, feeds, outputs)
         with self.first.entered():
             helping = [
@@ -89,7 +100,6 @@ class PartedExecutable:
             helper.result()  # What is no error of a step, as the end of the process, ends the run.
         for index, error in batch.failures:
             self.first.explain_failure(self.part(feeds, index), error)
-        return outputs
 
 
 class _Batch:
@@ -118,9 +128,17 @@ class _Batch:
                     self.failures.append((index, error))
 
 
-def _share(progress: Progress, lane: int, lanes: int) -> Progress:
-    """The progress of binding one lane, told as part of binding all."""
-    return lambda fraction, now: progress((lane + fraction) / lanes, now)
+def _shares(sizes: Sequence[int]) -> list[tuple[float, float]]:
+    """Where each of some tasks begins within all of them, and which part of them it is."""
+    ends = list(accumulate(sizes))
+    return [
+        ((end - size) / ends[-1], size / ends[-1]) for end, size in zip(ends, sizes, strict=True)
+    ]
+
+
+def _share(progress: Progress, start: float, size: float) -> Progress:
+    """The progress of one task, told as part of that of all."""
+    return lambda fraction, now: progress(start + size * fraction, now)
 
 
 @cache
@@ -129,7 +147,38 @@ def _helpers(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "mnnpy-part")
 
 
-Bound: TypeAlias = Executable | PartedExecutable
+class JoinedExecutable:
+    """Parts of a batch, and the whole batch behind the value at which they join."""
+
+    rest = None
+
+    def __init__(self, parts: PartedExecutable, behind: Executable) -> None:
+        self.plan = parts.plan
+        self.parts = parts
+        self.behind = behind
+        self._between = parts.allocate_outputs()
+
+    def expect(self) -> None:
+        """Told that a run is about to come."""
+        self.parts.expect()
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
+        """Execute on checked feeds; the outputs belong to the caller.
+
+        Raises
+        ------
+        ExecutionError
+            Where a step fails; names it.
+        """
+        return self.behind.run(self.run_parts(feeds))
+
+    def run_parts(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Execute all parts; what they have made is there until the next run."""
+        self.parts.run_into(feeds, self._between)
+        return self._between
+
+
+Bound: TypeAlias = Executable | PartedExecutable | JoinedExecutable
 """A plan that is bound to memory."""
 
 
@@ -140,6 +189,13 @@ def bind_plan(
     threads: int | None,
     progress: Progress | None = None,
 ) -> Bound:
-    """Bind a plan of a whole, or of a part."""
-    kind = Executable if planned.plan.parts.count == 1 else PartedExecutable
-    return kind(planned, backends, packed, threads, progress)
+    """Bind a plan of a whole, or of a part, and what follows it."""
+    given = (backends, packed, threads)
+    if planned.plan.parts.count == 1:
+        return Executable(planned, *given, progress)
+    if planned.then is None:
+        return PartedExecutable(planned, *given, progress)
+    steps = [len(stage.steps) for stage in planned.plan.stages]
+    told = [progress and _share(progress, *share) for share in _shares(steps)]
+    parts = PartedExecutable(planned, *given, told[0])
+    return JoinedExecutable(parts, Executable(planned.then, *given, told[1]))

@@ -119,8 +119,9 @@ def plan_from_json(data: Json, operators: Mapping[str, type[Op]] | None = None) 
     made_by = file.plan.versions.get("mnnpy")
     if made_by != VERSION:
         raise PlanError(f"the plan was made by mnnpy {made_by}, this is {VERSION}: make it again")
-    _check_counts(file.plan)
-    _check_memory(file.plan.memory, len(file.plan.steps))
+    for stage in file.plan.stages:
+        _check_counts(stage)
+        _check_memory(stage.memory, len(stage.steps))
     return file.plan
 
 

@@ -11,8 +11,9 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+from mnnpy.runtime.execution import Executable
 from mnnpy.runtime.files import write_atomically
-from mnnpy.runtime.parted import Bound, PartedExecutable
+from mnnpy.runtime.parted import Bound, JoinedExecutable, PartedExecutable
 from mnnpy.runtime.preinference.explain import (
     config_text,
     nbytes_text,
@@ -28,11 +29,15 @@ _TIMES = ("predicted", "best", "median", "share")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepProfile:
-    """Times of one step: ``seconds[i]`` and ``starts[i]`` in run i, from the run's start."""
+    """Times of one step: ``seconds[i]`` and ``starts[i]`` in run i, from the run's start.
+
+    ``rounds`` is how often a whole run does the step, one after the other.
+    """
 
     step: Step
     starts: tuple[float, ...]
     seconds: tuple[float, ...]
+    rounds: int = 1
 
     @property
     def predicted(self) -> float:
@@ -56,7 +61,8 @@ class Profile:
     steps : in order of execution, over all segments.
     runs : seconds of whole runs that were not interrupted after each step.
     stepwise_runs : seconds of the runs that timed the steps.
-    parts : how a batch runs; the steps are those of one part.
+    parts : how a batch runs; the steps are those of one part, and of
+        the whole behind it where parts join.
     """
 
     steps: tuple[StepProfile, ...]
@@ -75,7 +81,7 @@ class Profile:
     @property
     def predicted(self) -> float:
         """Of a whole run, in all its parts."""
-        return self.parts.rounds * sum(step.predicted for step in self.steps)
+        return sum(step.rounds * step.predicted for step in self.steps)
 
     def table(self) -> str:
         """One line per step, with its share of the steps' total, and the totals."""
@@ -83,6 +89,7 @@ class Profile:
         rows = [_row(index, step, total) for index, step in enumerate(self.steps)]
         predicted = sum(step.predicted for step in self.steps)
         of = f" of one part of {self.parts.count}" if self.parts.count > 1 else ""
+        of += ", and of the whole behind it" if self.steps[-1].rounds < self.parts.rounds else ""
         steps = (
             f"steps{of}: {seconds_text(predicted)} predicted, "
             f"{seconds_text(sum(step.best for step in self.steps))} best, "
@@ -122,7 +129,7 @@ class Recorder:
 
     runs: list[float] = field(default_factory=list)
     stepwise_runs: list[float] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[tuple[Step, int]] = field(default_factory=list)
     spans: list[list[tuple[float, float]]] = field(default_factory=list)
     parts: Parts = WHOLE
     _origin: float = 0.0
@@ -143,12 +150,20 @@ class Recorder:
         self.stepwise_runs.append(perf_counter() - self._origin)
 
     def execute(self, bound: Bound, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Run one segment, of a batch in parts the first part, noting when each step starts and
-        ends."""
+        """Run one segment, of a batch in parts the first part and what follows all of them, noting
+        when each step starts and ends.
+        """
+        if isinstance(bound, JoinedExecutable):
+            self.execute(bound.parts, feeds)
+            return self._execute(bound.behind, bound.run_parts(feeds))
         if isinstance(bound, PartedExecutable):
             self.parts = bound.plan.parts
-            return self.execute(bound.first, bound.part(feeds, 0))
-        executable = bound
+            return self._execute(bound.first, bound.part(feeds, 0), self.parts.rounds)
+        return self._execute(bound, feeds)
+
+    def _execute(
+        self, executable: Executable, feeds: Mapping[str, Any], rounds: int = 1
+    ) -> Mapping[str, Any]:
         spans = self.spans[-1]
         with executable.entered():
             executable.feed(feeds)
@@ -156,7 +171,7 @@ class Recorder:
                 start = perf_counter()
                 run()
                 spans.append((start - self._origin, perf_counter() - self._origin))
-            self.steps.extend(executable.plan.steps)
+            self.steps.extend((step, rounds) for step in executable.plan.steps)
             return executable.fetch()
 
     def profile(self) -> Profile:
@@ -166,8 +181,9 @@ class Recorder:
                 step,
                 tuple(start for start, _ in column),
                 tuple(end - start for start, end in column),
+                rounds,
             )
-            for step, column in zip(self.steps, columns, strict=True)
+            for (step, rounds), column in zip(self.steps, columns, strict=True)
         )
         return Profile(steps, tuple(self.runs), tuple(self.stepwise_runs), self.parts)
 

@@ -135,7 +135,8 @@ def search(
 ) -> SearchResult:
     """Measure the allowed candidates of every layer and plan with what was measured.
 
-    Whether a batch runs in parts is decided by prediction, before.
+    Whether a batch runs in parts, and where these join, is decided by prediction, before. Parts
+    side by side do not join: their layers are measured on one thread, what follows runs on all.
 
     Parameters
     ----------
@@ -147,8 +148,9 @@ def search(
     PlanError
         Where the constraints leave an operator without a candidate.
     """
-    parts = plan_batch(graph, inputs, backends, constraints, threads).plan.parts
-    constraints = replace(constraints, parts=parts.count)
+    predicted = plan_batch(graph, inputs, backends, constraints, threads).plan
+    parts, join = predicted.parts, predicted.join if predicted.parts.lanes == 1 else None
+    constraints = replace(constraints, parts=parts.count, join=join)
     stopwatch = Stopwatch(threads if parts.lanes == 1 else 1, repeats)
     by_name = {backend.name: backend for backend in backends}
     measurer = _Measurer(by_name, stopwatch, budget, seed, progress)
@@ -198,10 +200,11 @@ def _layers(
     measurer: _Measurer,
 ) -> tuple[Layer, ...]:
     nodes: dict[object, list[str]] = {}
-    for step in planned.plan.steps:
-        if step.choice.scheme not in ("copy", "object"):
-            key = task_key(Task.of(step.node, planned.values))
-            nodes.setdefault(key, []).append(step.node.name)
+    for stage in planned.stages:
+        for step in stage.plan.steps:
+            if step.choice.scheme not in ("copy", "object"):
+                key = task_key(Task.of(step.node, stage.values))
+                nodes.setdefault(key, []).append(step.node.name)
     layers = []
     for key, (task, candidates) in seen.items():
         times = measurer.seconds.get(key, [None] * len(candidates))

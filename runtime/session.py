@@ -355,7 +355,8 @@ class Session:
         """One line in the log on what other backends run; in strict mode an error."""
         others = [
             step
-            for step in plan.steps
+            for stage in plan.stages
+            for step in stage.steps
             if step.choice.backend != self.backend and step.choice.scheme not in ("copy", "view")
         ]
         if not others:
@@ -369,7 +370,7 @@ class Session:
         _log.info(
             "%d of %d steps run on %s instead of %s: %s",
             len(others),
-            len(plan.steps),
+            sum(len(stage.steps) for stage in plan.stages),
             ", ".join(sorted({step.choice.backend for step in others})),
             self.backend,
             ", ".join(sorted({step.node.op.kind for step in others})),

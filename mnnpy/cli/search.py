@@ -107,7 +107,8 @@ def capped_constraints(
     constraints = config.constraints
     while config.memory_cap_nbytes is not None:
         plan = plan_batch(graph, inputs, backends, constraints, config.threads).plan
-        largest = max(step.choice.cost.workspace_nbytes for step in plan.steps)
+        steps = (step for stage in plan.stages for step in stage.steps)
+        largest = max(step.choice.cost.workspace_nbytes for step in steps)
         if total_nbytes(plan) <= config.memory_cap_nbytes:
             break
         if not largest:
@@ -127,7 +128,7 @@ def best_plan(result: SearchResult, cap: int | None) -> Plan:
 
 def total_nbytes(plan: Plan) -> int:
     """Bytes of all arenas of a plan."""
-    return plan.parts.lanes * sum(plan.memory.arenas.values())
+    return sum(stage.parts.lanes * sum(stage.memory.arenas.values()) for stage in plan.stages)
 
 
 def _layer_rows(layer: Layer) -> list[list[str]]:

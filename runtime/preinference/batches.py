@@ -11,8 +11,9 @@ from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.inference import infer_values
 from mnnpy.runtime.graph.types import TensorType, Type, Value
 from mnnpy.runtime.preinference.constraints import Constraints
+from mnnpy.runtime.preinference.joins import estimate_join, find_joins
 from mnnpy.runtime.preinference.plan import Parts
-from mnnpy.runtime.preinference.planner import HOST, Planned, make_plan
+from mnnpy.runtime.preinference.planner import HOST, Planned, make_plan, rest_of
 from mnnpy.runtime.preinference.selection import Measure
 
 
@@ -28,8 +29,8 @@ def plan_batch(
 
     Ways are the whole batch at once, one part per thread, a few samples at a time, and sample by
     sample. In parts, every thread runs whole parts by itself, so that none waits for another within
-    a part. That is weighed where the graph treats samples alone and the first backend's device
-    knows its cache.
+    a part. Parts may join at a value behind which the whole batch goes on. All that is weighed
+    where the graph treats samples alone and the first backend's device knows its cache.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ def plan_batch(
 
     Returns
     -------
-    The plan of the whole, or of one part; ``plan.parts`` says which.
+    The plan of the whole, or of one part; ``plan.parts`` says which, ``plan.then`` how it goes on.
 
     Raises
     ------
@@ -48,7 +49,8 @@ def plan_batch(
     task = _Batch(graph, inputs, backends, constraints or Constraints(), threads, measure)
     wanted = task.constraints.parts
     if wanted is not None and wanted > 1:
-        found = task.in_parts(wanted)
+        join = task.constraints.join
+        found = task.in_parts(wanted) if join is None else task.joined(join, wanted)
         if isinstance(found, str):
             raise PlanError(f"the batch cannot run in {wanted} parts: {found}")
         return found
@@ -60,11 +62,14 @@ def plan_batch(
     reason = tried[-1] if isinstance(tried[-1], str) else None
     best = min(ways, key=lambda way: way.plan.seconds)
     weighed = tuple((way.plan.parts.count, way.plan.seconds) for way in ways)
+    best = task.best_joined(ways) or best
     parts = replace(best.plan.parts, weighed=weighed, reason=reason)
     return replace(best, plan=replace(best.plan, parts=parts))
 
 
 _FEW_SAMPLES = 4
+_WORTH_JOINING = 0.99
+"""Part of the time of the best other way below which a join is planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,45 @@ class _Batch:
         types: dict[str, Type] = {name: value.tensor for name, value in self.inputs.items()}
         parts = Parts(count, lanes)
         return replace(planned, plan=replace(planned.plan, inputs=types, parts=parts))
+
+    def best_joined(self, ways: Sequence[Planned]) -> Planned | None:
+        """The best plan of parts that join, where it beats the whole and the other ways."""
+        whole, *parted = ways
+        joins = list(find_joins(self.graph, infer_values(self.graph, self.inputs)))
+        best = min(way.plan.seconds for way in ways)
+        if not joins or not parted:
+            return None
+        estimates = (estimate_join(joins, self.graph, whole.plan, way.plan) for way in parted)
+        found = min(estimates, key=lambda estimate: estimate.seconds)
+        if found.seconds > _WORTH_JOINING * best:
+            return None
+        share = found.before / found.seconds
+        made = self.joined(found.join.value, found.count, share)
+        return made if isinstance(made, Planned) and made.plan.seconds < best else None
+
+    def joined(self, value: str, count: int, share: float = 0.5) -> Planned | str:
+        """The plan of one part up to a value, and of the whole behind it; or why there is none.
+
+        ``share`` is the part of the error budget that the parts get.
+        """
+        budget = self.constraints.error_budget
+        before = replace(self.constraints, error_budget=share * budget)
+        behind = replace(self.constraints, error_budget=(1 - share) * budget)
+        values = infer_values(self.graph, self.inputs)
+        found = [join for join in find_joins(self.graph, values) if join.value == value]
+        if not found:
+            return f"parts cannot join at {value!r}: what follows reads more than that"
+        head = replace(self, graph=replace(self.graph, outputs=(value,)), constraints=before)
+        made = head.in_parts(count)
+        if isinstance(made, str):
+            return made
+        rest = rest_of(self.graph, self.graph.nodes[: found[0].place + 1], values)
+        given = (rest, {value: Value(values[value].tensor)}, self.backends, behind)
+        then = make_plan(*given, self.measure, self.threads)
+        if then.plan.objects or not then.plan.complete:
+            return f"behind {value!r} are values whose size only the data decides"
+        plan = replace(made.plan, fingerprint=self.graph.fingerprint, then=then.plan)
+        return replace(made, plan=plan, then=then)
 
 
 def _samples(value: Value) -> int:

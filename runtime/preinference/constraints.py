@@ -30,6 +30,7 @@ class Constraints:
     fuse : whether regions are considered.
     regions : the regions to use, each by its nodes' names; None leaves them to selection.
     parts : number of parts that a batch runs in, 1 being the whole; None leaves it to planning.
+    join : where there are parts, the value behind which the whole batch goes on; None for the end.
     """
 
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Constraints:
     fuse: bool = True
     regions: frozenset[tuple[str, ...]] | None = None
     parts: int | None = None
+    join: str | None = None
 
     @property
     def schemes(self) -> frozenset[str]:

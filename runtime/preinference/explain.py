@@ -19,9 +19,14 @@ _NUMBERS = ("step", "time", "bytes", "workspace")
 
 
 def explain_plan(plan: Plan) -> str:
-    """Every step on a line, then totals, memory and what the plan leaves open."""
-    rows = [_step_row(plan, index, step) for index, step in enumerate(plan.steps)]
-    return "\n".join([text_table(_HEADINGS, rows, _NUMBERS), "", *_summary(plan)])
+    """Every step on a line, then totals, memory and what the plan leaves open; stage by stage."""
+    lines, first = [], 0
+    for stage in plan.stages:
+        rows = [_step_row(stage, first + index, step) for index, step in enumerate(stage.steps)]
+        lines += [text_table(_HEADINGS, rows, _NUMBERS), "", *_summary(stage)]
+        lines += [*_join_report(stage), ""] if stage.then else []
+        first += len(stage.steps)
+    return "\n".join(lines)
 
 
 def explain_step(plan: Plan, step: int | str) -> str:
@@ -32,8 +37,9 @@ def explain_step(plan: Plan, step: int | str) -> str:
     PlanError
         Where the plan has no such step.
     """
+    steps = _all_steps(plan)
     index = find_step(plan, step)
-    found = plan.steps[index]
+    found = steps[index]
     choice = found.choice
     chosen = [choice.backend, choice.scheme, config_text(choice.config), *_costs(choice.cost)]
     candidates = [[*chosen, "chosen"], *map(_rejected_row, _by_cost(choice.rejected))]
@@ -50,26 +56,31 @@ def explain_step(plan: Plan, step: int | str) -> str:
 
 
 def find_step(plan: Plan, step: int | str) -> int:
-    """Position of a step, given by position or by the name of a node in it.
+    """Position of a step through all stages, given by that or by the name of a node in it.
 
     Raises
     ------
     PlanError
         Where the plan has no such step.
     """
+    steps = _all_steps(plan)
     if isinstance(step, int):
-        if 0 <= step < len(plan.steps):
+        if 0 <= step < len(steps):
             return step
-        raise PlanError(f"the plan has steps 0 to {len(plan.steps) - 1}, not {step}")
-    for index, candidate in enumerate(plan.steps):
+        raise PlanError(f"the plan has steps 0 to {len(steps) - 1}, not {step}")
+    for index, candidate in enumerate(steps):
         if step == candidate.node.name or step in node_names(candidate):
             return index
-    close = [s.node.name for s in plan.steps if step.lower() in s.node.name.lower()]
+    close = [s.node.name for s in steps if step.lower() in s.node.name.lower()]
     hint = f"; close are {', '.join(close[:5])}" if close else ""
     raise PlanError(
         f"no step runs a node named {step!r}{hint} "
         "(nodes whose results are known while planning need no step)"
     )
+
+
+def _all_steps(plan: Plan) -> list[Step]:
+    return [step for stage in plan.stages for step in stage.steps]
 
 
 def node_names(step: Step) -> tuple[str, ...]:
@@ -140,7 +151,7 @@ def _summary(plan: Plan) -> list[str]:
     ]
     lines = [
         f"{len(plan.steps)} steps ({', '.join(counts) or 'none needed'}), "
-        f"{seconds_text(plan.seconds)}, {how}",
+        f"{seconds_text(plan.seconds - (plan.then.seconds if plan.then else 0.0))}, {how}",
         *_parts_report(plan),
         *_memory_report(plan),
     ]
@@ -156,11 +167,17 @@ def _parts_report(plan: Plan) -> Iterable[str]:
         beside = f", {parts.lanes} side by side with an arena each" if parts.lanes > 1 else ""
         yield f"the batch runs in {parts.count} parts{beside}; steps and memory are one part's"
     for count, seconds in parts.weighed:
-        if count != parts.count:
+        if count != parts.count or plan.then is not None:
             way = "as a whole" if count == 1 else f"in {count} parts"
             yield f"the batch {way} would take {seconds_text(seconds)}"
     if parts.reason is not None:
         yield f"the batch cannot run in parts: {parts.reason}"
+
+
+def _join_report(plan: Plan) -> Iterable[str]:
+    """What follows the parts."""
+    yield f"the parts join at {plan.join}: from there on the whole batch runs"
+    yield f"all stages together take {seconds_text(plan.seconds)}"
 
 
 def _memory_report(plan: Plan) -> Iterable[str]:

@@ -101,6 +101,8 @@ class Plan:
         results whose size only the data decides.
     complete : False where the segment ends at such a result and the rest is planned later.
     parts : how a batch runs; steps, outputs and memory are those of one part.
+    then : where all parts join: the plan of what follows for the whole batch. Its inputs are the
+        outputs of this one.
     """
 
     fingerprint: str
@@ -112,11 +114,23 @@ class Plan:
     complete: bool = True
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
     parts: Parts = WHOLE
+    then: Plan | None = None
 
     @property
     def seconds(self) -> float:
         """Predicted (or measured) time of all steps, for all parts of a batch."""
-        return self.parts.rounds * sum(step.choice.cost.seconds for step in self.steps)
+        seconds = self.parts.rounds * sum(step.choice.cost.seconds for step in self.steps)
+        return seconds + (self.then.seconds if self.then else 0.0)
+
+    @property
+    def join(self) -> str | None:
+        """The value at which parts join."""
+        return next(iter(self.then.inputs)) if self.then else None
+
+    @property
+    def stages(self) -> tuple[Plan, ...]:
+        """This plan, and those that follow it."""
+        return (self, *(self.then.stages if self.then else ()))
 
     @property
     def backends(self) -> tuple[str, ...]:

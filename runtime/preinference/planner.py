@@ -29,11 +29,20 @@ _WORTH_BORROWING = 1 << 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Planned:
-    """A plan with what is known of its values, copies among them, and the graph behind it."""
+    """A plan with what is known of its values, copies among them, and the graph behind it.
+
+    ``then`` is the same of ``plan.then``.
+    """
 
     plan: Plan
     values: Mapping[str, Value]
     rest: Graph | None
+    then: Planned | None = None
+
+    @property
+    def stages(self) -> tuple[Planned, ...]:
+        """This, and what follows it."""
+        return (self, *(self.then.stages if self.then else ()))
 
 
 def make_plan(
@@ -64,7 +73,7 @@ def make_plan(
     """
     values = infer_values(graph, inputs)
     nodes = _plannable(graph, values)
-    rest = _rest(graph, nodes, values) if len(nodes) < len(graph.nodes) else None
+    rest = rest_of(graph, nodes, values) if len(nodes) < len(graph.nodes) else None
     wanted = _outputs(graph, nodes, rest)
     nodes = _needed(nodes, wanted, values)
     objects = frozenset(
@@ -139,7 +148,7 @@ def _needed(
     return kept[::-1]
 
 
-def _rest(graph: Graph, planned: Sequence[Node], values: Mapping[str, Value]) -> Graph:
+def rest_of(graph: Graph, planned: Sequence[Node], values: Mapping[str, Value]) -> Graph:
     """What remains behind the planned nodes; what is known by now becomes its constants."""
     done = {node.name for node in planned}
     behind = [node for node in graph.nodes if node.name not in done]
