@@ -47,7 +47,8 @@ def find_joins(graph: Graph, values: Mapping[str, Value]) -> Iterator[Join]:
         alive.update(n for n in node.outputs if n in last and not values[n].constant)
         alive -= {name for name in node.reads if last[name] <= place}
         if len(alive) == 1 and alive.isdisjoint(graph.outputs):
-            yield Join(*alive, place)
+            (value,) = alive
+            yield Join(value, place)
 
 
 def estimate_join(joins: Sequence[Join], graph: Graph, whole: Plan, parted: Plan) -> Estimate:
