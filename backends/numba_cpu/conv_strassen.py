@@ -11,7 +11,6 @@ from mnnpy.backends.numba_cpu.convolution_kernel import ConvolutionKernel
 from mnnpy.backends.numba_cpu.convolutions import (
     aligned_floats,
     epilogue_of,
-    is_flat,
     pack_bias,
     pack_weights,
 )
@@ -45,8 +44,8 @@ class ConvStrassen(ConvolutionKernel):
     scheme = "conv_strassen"
 
     def unfit(self, g: ConvGeometry) -> str | None:
-        if not is_flat(g) or g.group > 1:
-            return "not a 1x1 convolution of stride one, without padding, in one group"
+        if g.taps > 1 or g.group > 1 or max(*g.begin, *g.end) > 0:
+            return "not a 1x1 convolution without padding, in one group"
         if g.c % (2 * self.lanes):
             return f"{g.c} input channels are not two halves of whole vectors"
         if g.k <= self.lanes:
@@ -116,7 +115,7 @@ class ConvStrassen(ConvolutionKernel):
             width if options["alone"] else 0,
             g.c // 2 // lanes,
             self._paired(g) // 2 // (vectors * lanes),
-            Grid.of(Blocked.of(anchored.task.tensor(0), x)),
+            Grid.of(Blocked.of(anchored.task.tensor(0), x)).strided(g.strides),
             Grid.of(Blocked.of(task.output(), y)),
             tuple(Grid.of(Blocked.of(task.output(), a)) for a in added),
             epilogue,
@@ -144,16 +143,15 @@ class ConvStrassen(ConvolutionKernel):
     ) -> NativeCall:
         """The direct convolution of one image to its last block of outputs."""
         paired = self._paired(g)
-        tensors = tuple(_one_image(g.k - paired, g, array) for array in written)
-        kernel = DenseKernel(
-            blocked_source(g, _one_image(g.c, g, x)), tensors[0], tensors[1:], epilogue, rows, 1
-        )
+        tensors = tuple(_one_image(g.k - paired, g.output, array) for array in written)
+        source = blocked_source(g, _one_image(g.c, g.spatial, x))
+        kernel = DenseKernel(source, tensors[0], tensors[1:], epilogue, rows, 1)
         y, *added = (array[:, -1:] for array in written)
         return self.call(kernel.ir(), [x, weights, bias[paired:], y, *added], kernel.units)
 
 
-def _one_image(channels: int, g: ConvGeometry, array: Array) -> Blocked:
-    height, width = g.output
+def _one_image(channels: int, size: tuple[int, ...], array: Array) -> Blocked:
+    height, width = size
     return Blocked(1, channels, height, width, array.shape[-1], (array.shape[3] - width) // 2)
 
 

@@ -12,7 +12,7 @@ partner.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mnnpy.backends.numba_cpu.blocked import Blocked
 from mnnpy.backends.numba_cpu.epilogues import Epilogue
@@ -50,6 +50,10 @@ class Grid:
     def of(tensor: Blocked) -> Grid:
         """The rows of a blocked picture."""
         return Grid(tensor.image, tensor.origin, tensor.row, tensor.lanes, tensor.plane, tensor)
+
+    def strided(self, strides: tuple[int, ...]) -> Grid:
+        """Of rows and pixels only those at multiples of (rows, pixels)."""
+        return replace(self, row=self.row * strides[0], pixel=self.pixel * strides[1], picture=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ CONVOLUTIONS = {
     "k": (2 * LANES - 5, 3 * LANES, 6 * LANES, 14 * LANES + 3),
     "height": (2, 3, 7, 8, 13),
     "width": (1, 2, 7, 15, 29, 300),
+    "strides": ((1, 1), (2, 2), (1, 3)),
     "behind": (None, act.Relu(), ew.Add()),
     "biased": (False, True),
     "halo": (0, 2),
@@ -52,15 +53,21 @@ def shown(case: Case) -> str:
     return "-".join(map(str, case.values()))
 
 
-@pytest.mark.parametrize("case", pairwise(CONVOLUTIONS, lambda _: True), ids=shown)
+def pixels(case: Case) -> tuple[int, int]:
+    high, wide = case["strides"]
+    return (case["height"] - 1) // high + 1, (case["width"] - 1) // wide + 1
+
+
+@pytest.mark.parametrize("case", pairwise(CONVOLUTIONS, lambda c: pixels(c)[0] > 1), ids=shown)
 def test_odd_shapes_of_convolutions(case: Case) -> None:
     rng = np.random.default_rng(0)
     shape = (case["batch"], case["c"], case["height"], case["width"])
     x = rng.standard_normal(shape, dtype=np.float32)
     w = rng.standard_normal((case["k"], case["c"], 1, 1), dtype=np.float32)
     b = rng.standard_normal((case["k"],), dtype=np.float32)
-    nodes = [Node("conv", Conv(), ("x", "w", "b") if case["biased"] else ("x", "w"), ("y",))]
-    made = (case["batch"], case["k"], case["height"], case["width"])
+    read = ("x", "w", "b") if case["biased"] else ("x", "w")
+    nodes = [Node("conv", Conv(strides=case["strides"]), read, ("y",))]
+    made = (case["batch"], case["k"], *pixels(case))
     _check(ConvStrassen.scheme, nodes, {"x": x, "w": w, "b": b}, made, case)
 
 
@@ -112,7 +119,8 @@ def _check(
 @pytest.mark.parametrize(
     ("op", "shapes", "reason"),
     [
-        (Conv(strides=(2, 2)), ((1, 32, 8, 8), (32, 32, 1, 1)), "stride one"),
+        (Conv(pads=(1,) * 4), ((1, 32, 8, 8), (32, 32, 1, 1)), "without padding"),
+        (Conv(strides=(8, 1)), ((1, 32, 8, 8), (32, 32, 1, 1)), "one row"),
         (Conv(), ((1, 32, 8, 8), (32, 32, 3, 3)), "not a 1x1"),
         (Conv(group=2), ((1, 64, 8, 8), (32, 32, 1, 1)), "one group"),
         (Conv(), ((1, 48, 8, 8), (32, 48, 1, 1)), "48 input channels are not two halves"),
