@@ -45,10 +45,8 @@ _NEAR_NBYTES = 3 << 17
 """Transformed data of a block, where that takes more tiles."""
 _TILE_LIMIT = 9
 _FULL_PACE = 7
-_MACS_PER_BYTE = 1.6
-"""Multiply-adds in the time that a byte of weights takes to come from memory."""
-_HINDERING = 0.3
-"""Part of that time by which multiplying takes longer meanwhile."""
+_HINDERING = 0.5
+"""Multiply-adds by which a byte of weights from memory holds up the others meanwhile."""
 _STACK_NBYTES = 1 << 20
 """Everything that a block keeps on the stack."""
 _ALONE_NBYTES = 700 << 10
@@ -130,13 +128,11 @@ class ConvWinograd(ConvolutionKernel):
         transforms = t.area * (sum(t.a) * t.c + (t.a[1] + t.m[0]) * t.k)
         weights = t.area * t.c * t.k * 4
         passes = t.blocks if weights > _FAR_NBYTES else 1
-        streamed = int(_MACS_PER_BYTE * passes * weights)
-        multiplied = t.n * t.tiles * products
-        macs = max(multiplied + int(_HINDERING * streamed), streamed)
-        macs += t.n * t.tiles * transforms // 2
+        streamed = passes * weights
+        macs = t.n * t.tiles * (products + transforms // 2) + int(_HINDERING * streamed)
         passed = 0 if options["shares"] else 4 * t.blocks * t.data_elements
         read = task.nbytes - t.c * t.k * math.prod(t.kernel) * 4
-        return Work(macs, read, 2 * t.blocks, passed)
+        return Work(macs, read, 2 * t.blocks, passed, streamed)
 
     def max_error(self, task: Task, config: Config) -> float:
         return winograd_error(self.pictures(task), config)
