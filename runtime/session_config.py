@@ -74,6 +74,7 @@ def read_constraints(fields: Fields) -> Constraints:
         max_workspace_nbytes=fields.integer("max_workspace_nbytes", None),
         fuse=fields.flag("fuse", default.fuse),
         parts=fields.integer("parts", None, least=1),
+        join=fields.text("join"),
     )
 
 
