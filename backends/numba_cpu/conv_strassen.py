@@ -30,6 +30,12 @@ from mnnpy.schemes.geometry import ConvGeometry
 _NEAR_NBYTES = 1 << 18
 """Sums of weights that leave room for rows in a cache of a megabyte."""
 
+_SHARED_NBYTES = 1 << 20
+"""Sums of weights that every thread may read for itself."""
+
+_CHUNK_PAIRS = 4
+"""Pairs of rows that pay for reading weights."""
+
 _ROW_NBYTES = 1 << 17
 """Sums of a pair of rows that lie on the stack."""
 
@@ -57,15 +63,30 @@ class ConvStrassen(ConvolutionKernel):
         blocks = self._paired(g) // 2 // self.lanes
         vectors = [v for v in (1, 2, 3, 4) if blocks % v == 0]
         rows, width = choose_tile(device, self.lanes, g.output[1], blocks, vectors)
-        return ((("alone", g.output[0] % 2), ("rows", rows), ("vectors", width)),)
+        chunks = self._chunks(g, device.threads)
+        tile = (("rows", rows), ("vectors", width))
+        return ((("alone", g.output[0] % 2), ("chunks", chunks), *tile),)
+
+    def _chunks(self, g: ConvGeometry, threads: int) -> int:
+        """Of rows, one per thread, where these are many and weights few: no thread then reads what
+        another has written.
+        """
+        near_all = PRODUCTS * g.c * g.k <= _SHARED_NBYTES
+        pairs, alone = divmod(g.output[0], 2)
+        whole = not alone and pairs % threads == 0 and pairs >= _CHUNK_PAIRS * threads
+        return threads if near_all and whole and g.n % threads else 1
+
+    def packing_config(self, config: Config) -> Config:
+        return tuple(entry for entry in config if entry[0] in ("alone", "vectors"))
 
     def work(self, task: Task, config: Config) -> Work:
         g, lanes = picture_geometry(split_anchored(task).task), self.lanes
         paired = g.output[0] // 2 * 2 * self._paired(g)
-        alone = g.output[0] * -(-g.k // lanes) * lanes - paired
-        macs = g.n * g.output[1] * g.c * (paired * PRODUCTS // 8 + alone)
+        unpaired = g.output[0] * -(-g.k // lanes) * lanes - paired
+        macs = g.n * g.output[1] * g.c * (paired * PRODUCTS // 8 + unpaired)
         sums = self._sums_nbytes(g)
-        return Work(macs, task.nbytes + 2 * sums, 1, 0 if _is_near(g) else sums)
+        alone = _is_near(g) or int(dict(config)["chunks"]) > 1
+        return Work(macs, task.nbytes + 2 * sums, 1, 0 if alone else sums)
 
     def _paired(self, g: ConvGeometry) -> int:
         """Output channels in blocks that have a partner, filled up to whole blocks."""
@@ -122,6 +143,7 @@ class ConvStrassen(ConvolutionKernel):
             rows,
             vectors,
             _is_near(g),
+            int(options["chunks"]),
         )
         factors, bias, *rest = buffers.packed
         arrays = [x, buffers.workspace, factors, bias, y, *added]

@@ -43,15 +43,19 @@ def strassen_calls(kernel: NativeKernel, p: Strassen, arrays: Sequence[Array]) -
 def sums_code(p: Strassen) -> str:
     """Code that makes the sums of all rows from (x, s).
 
-    One unit is a pair of rows of a pair of blocks, blocks last: threads sum what they have written.
+    One unit is a pair of rows of a pair of blocks. Blocks come after rows, so that threads which
+    share the blocks of the tensor sum what they have written; chunks of rows come after both.
     """
     module = Module(p.lanes)
     f = Function(module, "run", [("ptr", "args"), ("i64", "begin"), ("i64", "end")])
     x, s = f.argument("%args", 0), f.argument("%args", 1)
 
     def unit(index: Value) -> None:
-        block, place = f.divide(index, p.images * p.pairs)
-        image, pair = f.divide(place, p.pairs)
+        chunk, within = f.divide(index, p.depth * p.images * p.pairs // p.chunks)
+        block, place = f.divide(within, p.images * p.pairs // p.chunks)
+        image, pair = f.divide(place, p.pairs // p.chunks)
+        pair = f.add(f.mul(chunk, p.pairs // p.chunks), pair)
+        place = f.add(f.mul(image, p.pairs), pair)
         row = _row(f, x, p.x, image, pair)
         _make_sums(p, f, block, row, f.at(s, f.mul(place, p.pair_sums)))
 
@@ -97,8 +101,10 @@ def product_code(p: Strassen) -> str:
         pairs_or_last(pair, pairs, lambda: all_groups("last", 2 * p.pairs))
 
     def far(index: Value) -> None:
-        others, pair = f.divide(index, p.row_units)
-        image, group = f.divide(others, p.groups)
+        others, pair = f.divide(index, p.row_units // p.chunks)
+        others, group = f.divide(others, p.groups)
+        image, chunk = f.divide(others, p.chunks)
+        pair = f.add(f.mul(chunk, p.row_units // p.chunks), pair)
         made = f.mul(f.add(f.mul(image, p.pairs), pair), p.pair_sums)
 
         def put(kind: str, row: Value | int) -> None:

@@ -69,6 +69,7 @@ class Strassen:
     height : pixels per tile.
     near : whether a pair of rows passes all weights, which stay in a near cache; else a group's
         weights pass all rows, and the sums of all rows are made before (``s``).
+    chunks : of the pairs of an image, each of which a group's weights pass for themselves.
     """
 
     lanes: int
@@ -85,6 +86,7 @@ class Strassen:
     height: int
     vectors: int
     near: bool
+    chunks: int = 1
 
     @property
     def row_units(self) -> int:
