@@ -141,7 +141,7 @@ def _ours(model: Path, x: np.ndarray) -> Resident:
         imports,
         _mapped_mib("r", str(model)) if mapped else _mib(sum(a.nbytes for a in constants)),
         _mib(session.packed_nbytes),
-        _mib(sum(session.executable({name: x}).plan.memory.arenas.values())),
+        _mib(session.executable({name: x}).plan.arena_nbytes),
         _mapped_mib("r-xp", "") - executable,
         _resident_mib(),
     )

@@ -130,10 +130,9 @@ class _Batch:
 
 def _shares(sizes: Sequence[int]) -> list[tuple[float, float]]:
     """Where each of some tasks begins within all of them, and which part of them it is."""
-    ends = list(accumulate(sizes))
-    return [
-        ((end - size) / ends[-1], size / ends[-1]) for end, size in zip(ends, sizes, strict=True)
-    ]
+    total = sum(sizes) or 1
+    begins = accumulate(sizes[:-1], initial=0)
+    return [(begin / total, size / total) for begin, size in zip(begins, sizes, strict=True)]
 
 
 def _share(progress: Progress, start: float, size: float) -> Progress:

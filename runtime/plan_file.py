@@ -119,10 +119,26 @@ def plan_from_json(data: Json, operators: Mapping[str, type[Op]] | None = None) 
     made_by = file.plan.versions.get("mnnpy")
     if made_by != VERSION:
         raise PlanError(f"the plan was made by mnnpy {made_by}, this is {VERSION}: make it again")
+    _check_stages(file.plan)
     for stage in file.plan.stages:
         _check_counts(stage)
         _check_memory(stage.memory, len(stage.steps))
     return file.plan
+
+
+def _check_stages(plan: Plan) -> None:
+    """Parts must be counted, and where they join, one value must go on to one stage for all."""
+    for where, stage in zip(("plan", "plan.then"), plan.stages, strict=False):
+        if not 1 <= stage.parts.lanes <= stage.parts.count:
+            parts = stage.parts
+            raise ModelFormatError(f"{where}.parts: {parts.lanes} lanes for {parts.count} parts")
+    if plan.then is None:
+        return
+    handed, followed = list(plan.then.inputs), plan.then.then is not None
+    if len(handed) != 1 or handed != list(plan.outputs):
+        raise ModelFormatError(f"plan.then: reads {handed}, the parts make {list(plan.outputs)}")
+    if followed or plan.then.parts.count > 1 or plan.parts.count == 1:
+        raise ModelFormatError("plan.then: is for a whole batch behind its parts, and the last")
 
 
 def _check_counts(plan: Plan) -> None:

@@ -61,14 +61,15 @@ class Profile:
     steps : in order of execution, over all segments.
     runs : seconds of whole runs that were not interrupted after each step.
     stepwise_runs : seconds of the runs that timed the steps.
-    parts : how a batch runs; the steps are those of one part, and of
-        the whole behind it where parts join.
+    parts : how a batch runs; the steps are those of one part.
+    joined : whether parts join, and the steps of the whole behind follow.
     """
 
     steps: tuple[StepProfile, ...]
     runs: tuple[float, ...]
     stepwise_runs: tuple[float, ...]
     parts: Parts = WHOLE
+    joined: bool = False
 
     @property
     def best(self) -> float:
@@ -89,7 +90,7 @@ class Profile:
         rows = [_row(index, step, total) for index, step in enumerate(self.steps)]
         predicted = sum(step.predicted for step in self.steps)
         of = f" of one part of {self.parts.count}" if self.parts.count > 1 else ""
-        of += ", and of the whole behind it" if self.steps[-1].rounds < self.parts.rounds else ""
+        of += ", and of the whole behind it" if self.joined else ""
         steps = (
             f"steps{of}: {seconds_text(predicted)} predicted, "
             f"{seconds_text(sum(step.best for step in self.steps))} best, "
@@ -132,6 +133,7 @@ class Recorder:
     steps: list[tuple[Step, int]] = field(default_factory=list)
     spans: list[list[tuple[float, float]]] = field(default_factory=list)
     parts: Parts = WHOLE
+    joined: bool = False
     _origin: float = 0.0
 
     @contextmanager
@@ -154,6 +156,7 @@ class Recorder:
         when each step starts and ends.
         """
         if isinstance(bound, JoinedExecutable):
+            self.joined = True
             self.execute(bound.parts, feeds)
             return self._execute(bound.behind, bound.run_parts(feeds))
         if isinstance(bound, PartedExecutable):
@@ -185,7 +188,7 @@ class Recorder:
             )
             for (step, rounds), column in zip(self.steps, columns, strict=True)
         )
-        return Profile(steps, tuple(self.runs), tuple(self.stepwise_runs), self.parts)
+        return Profile(steps, tuple(self.runs), tuple(self.stepwise_runs), self.parts, self.joined)
 
 
 def _row(index: int, entry: StepProfile, total: float) -> list[str]:

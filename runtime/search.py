@@ -135,8 +135,10 @@ def search(
 ) -> SearchResult:
     """Measure the allowed candidates of every layer and plan with what was measured.
 
-    Whether a batch runs in parts, and where these join, is decided by prediction, before. Parts
-    side by side do not join: their layers are measured on one thread, what follows runs on all.
+    Whether a batch runs in parts, and where these join, is decided by prediction, before; the plan
+    of that decision is the default that the searched one is compared with. Parts side by side join
+    only where the constraints say so: layers of parts are measured on one thread, later ones run on
+    all.
 
     Parameters
     ----------
@@ -148,8 +150,9 @@ def search(
     PlanError
         Where the constraints leave an operator without a candidate.
     """
-    predicted = plan_batch(graph, inputs, backends, constraints, threads).plan
-    parts, join = predicted.parts, predicted.join if predicted.parts.lanes == 1 else None
+    default = plan_batch(graph, inputs, backends, constraints, threads)
+    parts = default.plan.parts
+    join = default.plan.join if parts.lanes == 1 else constraints.join
     constraints = replace(constraints, parts=parts.count, join=join)
     stopwatch = Stopwatch(threads if parts.lanes == 1 else 1, repeats)
     by_name = {backend.name: backend for backend in backends}
@@ -159,7 +162,7 @@ def search(
     def collect(task: Task, candidates: Sequence[Candidate]) -> None:
         seen.setdefault(task_key(task), (task, list(candidates)))
 
-    default = plan_batch(graph, inputs, backends, constraints, threads, collect)
+    plan_batch(graph, inputs, backends, constraints, threads, collect)
     measurer.measure_all(list(seen.values()))
     searched = plan_batch(graph, inputs, backends, constraints, threads, measurer)
     times = compare((default, searched), backends, threads, repeats, seed)

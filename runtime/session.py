@@ -162,7 +162,8 @@ class Session:
     def profile(self, feeds: Any, repeats: int = 10) -> Profile:
         """Time every step, and the whole run undisturbed, on these feeds.
 
-        Where a batch runs part by part, the steps are those of its first part.
+        Where a batch runs part by part, the steps are those of its first part, and of the whole
+        behind the value at which parts join; the run of the other parts between them is not shown.
 
         Parameters
         ----------
@@ -340,6 +341,8 @@ class Session:
             given = None  # What it says of a part need not fit the whole.
         if given is not None:
             constraints = given.constraints(inputs, constraints)
+        if graph is not self.graph:
+            constraints = replace(constraints, join=None)  # Other outputs may lie before it.
         try:
             planned = plan_batch(graph, inputs, backends, constraints, self.threads)
         except PlanError as error:

@@ -25,7 +25,7 @@ from mnnpy.schemes.geometry import ConvGeometry
 
 _FEW_CHANNELS = 4
 
-_FAR_NBYTES = 4 << 20
+_PAIRED_NBYTES = 4 << 20
 """Weights that are fetched from afar: pairs of their vectors share what is loaded of the input."""
 
 _WORTH_CUTTING = 0.02
@@ -50,7 +50,7 @@ class ConvDirect(ConvolutionKernel):
     def configs(self, task: Task, device: Device) -> Sequence[Config]:
         g = picture_geometry(split_anchored(task).task)
         blocks, few = -(-g.k // self.lanes), g.c < _FEW_CHANNELS
-        far = 4 * g.k * g.c * g.taps >= _FAR_NBYTES
+        far = 4 * g.k * g.c * g.taps >= _PAIRED_NBYTES
         preferred = (4, 2, 1) if few else (2, 1, 3, 4) if far and g.taps > 1 else (1, 2, 3, 4)
         vectors = [v for v in preferred if blocks % v == 0]
         width = g.pixels if is_flat(g) and not few else g.output[1]

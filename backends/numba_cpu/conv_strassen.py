@@ -50,7 +50,7 @@ class ConvStrassen(ConvolutionKernel):
     scheme = "conv_strassen"
 
     def unfit(self, g: ConvGeometry) -> str | None:
-        if g.taps > 1 or g.group > 1 or max(*g.begin, *g.end) > 0:
+        if g.taps > 1 or g.group > 1 or g.needs_padding:
             return "not a 1x1 convolution without padding, in one group"
         if g.c % (2 * self.lanes):
             return f"{g.c} input channels are not two halves of whole vectors"
@@ -69,7 +69,7 @@ class ConvStrassen(ConvolutionKernel):
 
     def _chunks(self, g: ConvGeometry, threads: int) -> int:
         """Of rows, one per thread, where these are many and weights few: no thread then reads what
-        another has written.
+        another has written. Threads that get whole pictures do not need them.
         """
         near_all = PRODUCTS * g.c * g.k <= _SHARED_NBYTES
         pairs, alone = divmod(g.output[0], 2)

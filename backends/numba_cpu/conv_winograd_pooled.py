@@ -31,7 +31,7 @@ class ConvWinogradPooled(PooledKernel):
         edge = pool.kernel[0]
         if {*pool.kernel, *pool.strides} != {edge} or max(pool.dilations) > 1:
             return f"windows {pool.kernel}, strides {pool.strides}: they are not side by side"
-        if max(pool.begin) > 0 or any(
+        if any(pool.begin) or any(
             count * edge > size for count, size in zip(pool.output, pool.spatial, strict=True)
         ):
             return "windows reach beyond the picture"

@@ -103,7 +103,7 @@ def product_code(p: Strassen) -> str:
     def far(index: Value) -> None:
         others, pair = f.divide(index, p.row_units // p.chunks)
         others, group = f.divide(others, p.groups)
-        image, chunk = f.divide(others, p.chunks)
+        chunk, image = f.divide(others, p.images)
         pair = f.add(f.mul(chunk, p.row_units // p.chunks), pair)
         made = f.mul(f.add(f.mul(image, p.pairs), pair), p.pair_sums)
 

@@ -45,7 +45,7 @@ def info(model: options.Model, shape: options.Shapes = None) -> None:
     typer.echo(f"\nparameters         {_parameters(graph)}")
     typer.echo(f"for                {sizes}")
     typer.echo(f"multiply-adds      {macs:,}")
-    typer.echo(f"activation memory  {nbytes_text(sum(plan.memory.arenas.values()))}")
+    typer.echo(f"activation memory  {nbytes_text(plan.arena_nbytes)}")
 
 
 def count_macs(graph: Graph, inputs: dict[str, Value]) -> int:

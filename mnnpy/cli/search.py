@@ -128,7 +128,7 @@ def best_plan(result: SearchResult, cap: int | None) -> Plan:
 
 def total_nbytes(plan: Plan) -> int:
     """Bytes of all arenas of a plan."""
-    return sum(stage.parts.lanes * sum(stage.memory.arenas.values()) for stage in plan.stages)
+    return plan.arena_nbytes
 
 
 def _layer_rows(layer: Layer) -> list[list[str]]:

@@ -47,9 +47,10 @@ def plan_batch(
         As :func:`make_plan` does, and where the constraints want parts that cannot be had.
     """
     task = _Batch(graph, inputs, backends, constraints or Constraints(), threads, measure)
-    wanted = task.constraints.parts
+    wanted, join = task.constraints.parts, task.constraints.join
+    if join is not None and wanted is None:
+        raise PlanError(f"parts join at {join!r}, but the constraints do not say how many parts")
     if wanted is not None and wanted > 1:
-        join = task.constraints.join
         found = task.in_parts(wanted) if join is None else task.joined(join, wanted)
         if isinstance(found, str):
             raise PlanError(f"the batch cannot run in {wanted} parts: {found}")
@@ -146,7 +147,7 @@ class _Batch:
             return None
         estimates = (estimate_join(joins, self.graph, whole.plan, way.plan) for way in parted)
         found = min(estimates, key=lambda estimate: estimate.seconds)
-        if found.seconds > _WORTH_JOINING * best:
+        if found.seconds >= _WORTH_JOINING * best:
             return None
         share = found.before / found.seconds
         made = self.joined(found.join.value, found.count, share)
@@ -164,13 +165,17 @@ class _Batch:
         found = [join for join in find_joins(self.graph, values) if join.value == value]
         if not found:
             return f"parts cannot join at {value!r}: what follows reads more than that"
-        head = replace(self, graph=replace(self.graph, outputs=(value,)), constraints=before)
-        made = head.in_parts(count)
+        nodes = self.graph.nodes[: found[0].place + 1]
+        graph = replace(self.graph, nodes=nodes, outputs=(value,))
+        made = replace(self, graph=graph, constraints=before).in_parts(count)
         if isinstance(made, str):
             return made
-        rest = rest_of(self.graph, self.graph.nodes[: found[0].place + 1], values)
+        rest = rest_of(self.graph, nodes, values)
         given = (rest, {value: Value(values[value].tensor)}, self.backends, behind)
-        then = make_plan(*given, self.measure, self.threads)
+        try:
+            then = make_plan(*given, self.measure, self.threads)
+        except MnnpyError as error:
+            return str(error)
         if then.plan.objects or not then.plan.complete:
             return f"behind {value!r} are values whose size only the data decides"
         plan = replace(made.plan, fingerprint=self.graph.fingerprint, then=then.plan)

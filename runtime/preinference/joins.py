@@ -39,7 +39,12 @@ class Estimate:
 
 
 def find_joins(graph: Graph, values: Mapping[str, Value]) -> Iterator[Join]:
-    """Every join of a graph, in order; none behind an output, and constants do not count."""
+    """Every join of a graph, in order; none behind an output, and constants do not count.
+
+    There are none where an output is known already: no stage would give it out.
+    """
+    if any(values[name].constant for name in graph.outputs):
+        return
     last = {name: graph.places[readers[-1].name] for name, readers in graph.consumers.items()}
     last |= dict.fromkeys(graph.outputs, len(graph.nodes))
     alive = {name for name in graph.inputs if name in last}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mnnpy.runtime.contracts import Choice
 from mnnpy.runtime.graph.graph import Node
-from mnnpy.runtime.graph.types import Type
+from mnnpy.runtime.graph.types import TensorType, Type
 from mnnpy.runtime.layouts import Layout
 
 
@@ -121,6 +121,13 @@ class Plan:
         """Predicted (or measured) time of all steps, for all parts of a batch."""
         seconds = self.parts.rounds * sum(step.choice.cost.seconds for step in self.steps)
         return seconds + (self.then.seconds if self.then else 0.0)
+
+    @property
+    def arena_nbytes(self) -> int:
+        """Bytes of all arenas, and of what parts hand on where they join."""
+        arenas = sum(s.parts.lanes * sum(s.memory.arenas.values()) for s in self.stages)
+        handed = self.then.inputs.values() if self.then else ()
+        return arenas + sum(t.nbytes for t in handed if isinstance(t, TensorType))
 
     @property
     def join(self) -> str | None:

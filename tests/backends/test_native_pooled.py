@@ -85,6 +85,19 @@ def test_odd_shapes_of_pooled_winograd_convolutions(case: Case) -> None:
         assert np.max(np.abs(result - wanted)) <= 4e-5 * max(np.max(np.abs(wanted)), 1e-6)
 
 
+def test_blocks_that_all_threads_share() -> None:
+    """Too many channels for the stack of a thread."""
+    case = {name: values[0] for name, values in WINOGRAD.items()}
+    case |= {"c": 256, "k": 64, "height": 28, "width": 28, "batch": 2, "halo": 1}
+    task, arrays = _task(case | {"pool_strides": (2, 2), "pool_pads": (0,) * 4, "ceil": 0})
+    kernels = candidates(BACKEND, task)
+    shares = [dict(c)["shares"] for k, c in kernels if k.scheme == ConvWinogradPooled.scheme]
+    assert 0 in shares
+    (wanted,) = task.op.reference(np, *(array.astype(np.float64) for array in arrays))
+    for result in _run(task, arrays, 1, ConvWinogradPooled):
+        assert np.max(np.abs(result - wanted)) <= 4e-5 * np.max(np.abs(wanted))
+
+
 @pytest.mark.parametrize(
     "changed",
     [

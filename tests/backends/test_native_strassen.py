@@ -31,7 +31,7 @@ CONVOLUTIONS = {
     "batch": (1, 2, 3),
     "c": (2 * LANES, 4 * LANES, 16 * LANES),
     "k": (2 * LANES - 5, 3 * LANES, 6 * LANES, 14 * LANES + 3),
-    "height": (2, 3, 7, 8, 13),
+    "height": (2, 3, 7, 8, 13, 16),
     "width": (1, 2, 7, 15, 29, 300),
     "strides": ((1, 1), (2, 2), (1, 3)),
     "behind": (None, act.Relu(), ew.Add()),
@@ -120,6 +120,7 @@ def _check(
     ("op", "shapes", "reason"),
     [
         (Conv(pads=(1,) * 4), ((1, 32, 8, 8), (32, 32, 1, 1)), "without padding"),
+        (Conv(pads=(-1,) * 4), ((1, 32, 8, 8), (32, 32, 1, 1)), "without padding"),
         (Conv(strides=(8, 1)), ((1, 32, 8, 8), (32, 32, 1, 1)), "one row"),
         (Conv(), ((1, 32, 8, 8), (32, 32, 3, 3)), "not a 1x1"),
         (Conv(group=2), ((1, 64, 8, 8), (32, 32, 1, 1)), "one group"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mnnpy.runtime.errors import ExecutionError, PlanError
+from mnnpy.runtime.errors import ExecutionError, ModelFormatError, PlanError
 from mnnpy.runtime.graph.evaluate import evaluate
 from mnnpy.runtime.graph.graph import Graph
 from mnnpy.runtime.graph.inference import infer_values
@@ -22,7 +23,7 @@ from mnnpy.runtime.ops.reduction import Softmax
 from mnnpy.runtime.ops.shaping import Flatten
 from mnnpy.runtime.packed_weights import PackedWeights
 from mnnpy.runtime.parted import JoinedExecutable, bind_plan
-from mnnpy.runtime.plan_file import load_plan, save_plan
+from mnnpy.runtime.plan_file import load_plan, plan_from_json, plan_to_json, save_plan
 from mnnpy.runtime.preinference.batches import plan_batch
 from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.joins import find_joins
@@ -34,6 +35,8 @@ from tests.runtime.graphs import GraphBuilder, assert_close, random_feeds
 
 BATCH = 6
 JOIN = "v5"
+ONE_PART: Any = {"count": 1, "lanes": 1, "weighed": [], "reason": None}
+WHOLE_OF_NONE = ONE_PART | {"lanes": 0}
 
 
 def network(batch: int = BATCH, size: int = 8, width: int = 40, last: Any = None) -> Graph:
@@ -110,6 +113,55 @@ def test_late_weights_make_parts_join() -> None:
 
 def stage_seconds(stage: Any) -> float:
     return float(stage.parts.rounds * sum(step.choice.cost.seconds for step in stage.steps))
+
+
+def test_graphs_that_cost_nothing() -> None:
+    b = GraphBuilder()
+    graph = b.graph(b.node(Flatten(), b.node(Flatten(), b.input((4, 2, 3)))))
+    assert planned(graph).plan.join is None
+
+
+def test_outputs_that_are_known_while_planning() -> None:
+    b = GraphBuilder()
+    x = b.input((BATCH, 4))
+    y = b.node(Relu(), b.node(Relu(), x))
+    known = b.constant(np.ones(3, np.float32))
+    graph = b.graph(y, known)
+    assert joins(graph) == []
+    found = Session(graph, "numba", threads=1).run(random_feeds(graph))
+    assert (found[known] == 1).all()
+
+
+def test_other_outputs_of_a_session_with_a_join(tmp_path: Path) -> None:
+    graph = network()
+    session = Session(graph, "numba", threads=1, plan=planned(graph, parts=3, join=JOIN).plan)
+    feeds = random_feeds(graph)
+    wanted = evaluate(replace(graph, outputs=("v1", "v7")), np, feeds)
+    assert_close(session.run(feeds, outputs=["v1", "v7"]), wanted)
+
+
+def test_a_join_needs_parts() -> None:
+    with pytest.raises(PlanError, match="do not say how many parts"):
+        planned(network(), join=JOIN)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"then": {"inputs": {}}}, "plan.then: reads"),
+        ({"then": {"parts": WHOLE_OF_NONE}}, "plan.then.parts: 0 lanes for 1 parts"),
+        ({"parts": WHOLE_OF_NONE}, "plan.parts: 0 lanes for 1 parts"),
+        ({"parts": ONE_PART}, "is for a whole batch behind its parts"),
+    ],
+    ids=str,
+)
+def test_files_of_joined_plans_that_are_no_plans(change: dict[str, Any], reason: str) -> None:
+    data: Any = plan_to_json(planned(network(), parts=3, join=JOIN).plan)
+    plan = data["plan"]
+    plan |= {key: entry for key, entry in change.items() if key != "then"}
+    plan["then"] |= change.get("then", {})
+    with pytest.raises(ModelFormatError, match=reason):
+        plan_from_json(data)
 
 
 @pytest.mark.parametrize(
