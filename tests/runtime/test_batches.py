@@ -36,6 +36,7 @@ from mnnpy.runtime.registry import with_fallbacks
 from mnnpy.runtime.search import search
 from mnnpy.runtime.session import Session
 from tests.runtime.graphs import GraphBuilder, assert_close, random_feeds
+from tests.runtime.planning import planned
 
 BATCH = 6
 BACKENDS = ["numpy", "numba"]
@@ -51,12 +52,6 @@ def network(batch: int = BATCH, size: int = 12, last: Any = None) -> Graph:
         x = b.node(Relu(), b.node(Conv(pads=(1, 1, 1, 1)), x, weights))
     x = b.node(Add(), x, side)
     return b.graph(x, b.node(last or Flatten(), b.node(GlobalAveragePool(), x)))
-
-
-def planned(graph: Graph, backend: str = "numba", **options: Any) -> Planned:
-    inputs = {name: Value(declared) for name, declared in graph.inputs.items()}
-    threads = options.pop("threads", 1)
-    return plan_batch(graph, inputs, with_fallbacks(backend), Constraints(**options), threads)
 
 
 def with_lanes(made: Planned, lanes: int) -> Planned:

@@ -24,14 +24,13 @@ from mnnpy.runtime.ops.shaping import Flatten
 from mnnpy.runtime.packed_weights import PackedWeights
 from mnnpy.runtime.parted import JoinedExecutable, bind_plan
 from mnnpy.runtime.plan_file import load_plan, plan_from_json, plan_to_json, save_plan
-from mnnpy.runtime.preinference.batches import plan_batch
 from mnnpy.runtime.preinference.constraints import Constraints
 from mnnpy.runtime.preinference.joins import find_joins
-from mnnpy.runtime.preinference.planner import Planned
 from mnnpy.runtime.registry import with_fallbacks
 from mnnpy.runtime.search import search
 from mnnpy.runtime.session import Session
 from tests.runtime.graphs import GraphBuilder, assert_close, random_feeds
+from tests.runtime.planning import planned
 
 BATCH = 6
 JOIN = "v5"
@@ -56,12 +55,6 @@ def network(batch: int = BATCH, size: int = 8, width: int = 40, last: Any = None
     assert x == JOIN
     x = b.node(Relu(), b.node(Gemm(transB=1), x, weights(width, 16 * size * size)))
     return b.graph(b.node(last or Relu(), b.node(Gemm(transB=1), x, weights(width, width))))
-
-
-def planned(graph: Graph, backend: str = "numba", **options: Any) -> Planned:
-    inputs = {name: Value(declared) for name, declared in graph.inputs.items()}
-    threads = options.pop("threads", 1)
-    return plan_batch(graph, inputs, with_fallbacks(backend), Constraints(**options), threads)
 
 
 def joins(graph: Graph) -> list[str]:
