@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import ClassVar
 
 from mnnpy.backends.numba_cpu.blocked import blocked
 from mnnpy.backends.numba_cpu.conv_chain import Link
@@ -32,11 +31,11 @@ class PooledKernel(NativeKernel):
 
     __slots__ = ()
     operators = (Conv,)
-    kind: ClassVar[type[ConvolutionKernel]]
 
     @property
     def convolution(self) -> ConvolutionKernel:
-        return self.kind(self.jit)
+        """The kernel of the convolution alone."""
+        raise NotImplementedError(self.scheme)
 
     def carries(self, region: Graph) -> bool:
         products = [isinstance(node.op, Conv) for node in region.nodes]

@@ -27,7 +27,10 @@ class ConvPooled(PooledKernel):
 
     __slots__ = ()
     scheme = "conv_pooled"
-    kind = ConvDirect
+
+    @property
+    def convolution(self) -> ConvDirect:
+        return ConvDirect(self.jit)
 
     def unfit(self, conv: Link, pool: ConvGeometry, device: Device) -> str | None:
         if pool.n * pool.output[0] < device.threads:

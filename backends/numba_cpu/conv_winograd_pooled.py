@@ -25,7 +25,10 @@ class ConvWinogradPooled(PooledKernel):
 
     __slots__ = ()
     scheme = "conv_winograd_pooled"
-    kind = ConvWinograd
+
+    @property
+    def convolution(self) -> ConvWinograd:
+        return ConvWinograd(self.jit)
 
     def unfit(self, conv: Link, pool: ConvGeometry, device: Device) -> str | None:
         edge = pool.kernel[0]
@@ -51,7 +54,7 @@ class ConvWinogradPooled(PooledKernel):
 
     def work(self, task: Task, config: Config) -> Work:
         conv, pool = pooled_parts(task)
-        work = ConvWinograd(self.jit).work(conv.task, config)
+        work = self.convolution.work(conv.task, config)
         stored = conv.task.output().nbytes - task.output().nbytes
         return replace(work, macs=work.macs + maximum_macs(pool), nbytes=work.nbytes - stored)
 
@@ -69,7 +72,7 @@ class ConvWinogradPooled(PooledKernel):
             Blocked.of(tensor, array)
             for tensor, array in ((conv.anchored.task.tensor(0), x), (task.output(), y))
         )
-        winograd = ConvWinograd(self.jit)
+        winograd = self.convolution
         t = winograd.tiling(conv.task, config)
         w = winograd.winograd(conv.task, config, t, read, [written])
         w = replace(w, pool=pool.kernel[0])
